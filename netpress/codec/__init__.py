@@ -1,0 +1,1 @@
+"""Stored forms and entropy coders. numpy only: nothing here may import torch."""
