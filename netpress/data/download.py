@@ -114,7 +114,7 @@ def fetch(remote: Remote, root: Path) -> Path:
             _fill(part, url, remote)
             part.replace(target)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            failures.append(f"{url}: {str(error).strip('<>')}")
         else:
             return target
     tried = "; ".join(failures)

@@ -11,7 +11,7 @@ from netpress.errors import DataError
 
 
 def stratify(labels: Tensor, counts: Sequence[int], *, seed: int) -> list[Tensor]:
-    """Deal positions into parts of exact sizes, each with every class in proportion (to within one or two images).
+    """Deal positions into parts of exact sizes, each with every class in proportion (but for rounding).
 
     Within its class each image gets a random rank r = 0..n-1 and the place (r + 1/2) / n; all images sorted by place
     are cut into consecutive parts. Only the raw stream of PCG64 and stable sorting are used: numpy promises to keep
@@ -26,7 +26,7 @@ def stratify(labels: Tensor, counts: Sequence[int], *, seed: int) -> list[Tensor
         One ascending int64 tensor of positions per part.
 
     >>> [part.tolist() for part in stratify(torch.tensor([0, 0, 1, 1]), (2, 2), seed=0)]
-    [[0, 3], [1, 2]]
+    [[1, 3], [0, 2]]
     """
     values = labels.cpu().numpy()
     if sum(counts) != len(values):
@@ -58,6 +58,39 @@ def hold_out(split: Split, count: int, *, seed: int) -> tuple[Split, Split]:
         raise DataError(f"cannot hold out {count} of {len(split)} images; at least one must stay on each side")
     part, rest = stratify(split.labels, (count, len(split) - count), seed=seed)
     return split.select(rest), split.select(part)
+
+
+def complete(parts: Sequence[Split], *, where: str) -> tuple[tuple[Split, Split, Split], str]:
+    """Make train, validation and test of what is given, cutting off tenths stratified with seed 0.
+
+    Args:
+        parts: everything; or train and test; or train, validation and test.
+        where: stands in the message.
+
+    Returns:
+        The splits, and how they were made.
+
+    Raises:
+        DataError: too few images.
+
+    >>> all_of_it = Split(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20) % 2)
+    >>> [len(split) for split in complete([all_of_it], where="")[0]]
+    [16, 2, 2]
+    """
+    if len(parts) == 3:
+        train, validation, test = parts
+        note = "as given"
+    else:
+        train, tenth = parts[0], max(1, round(len(parts[0]) / 10))
+        if len(train) < 10:
+            raise DataError(f"{where}: {len(train)} images are too few to cut a tenth off; give the splits yourself")
+        if len(parts) == 2:
+            test, note = parts[1], "a tenth of train validates (stratified, seed 0), test as given"
+        else:
+            train, test = hold_out(train, tenth, seed=0)
+            note = "one folder cut into 80 % train, 10 % validation, 10 % test (stratified, seed 0)"
+        train, validation = hold_out(train, tenth, seed=0)
+    return (train, validation, test), f"{len(train):,}/{len(validation):,}/{len(test):,}; {note}"
 
 
 def decide_on_test(data: Data, *, count: int = 5000) -> Data:

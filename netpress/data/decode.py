@@ -1,0 +1,57 @@
+"""Image files to pixels, with Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from netpress.errors import DataError
+
+_GREY_MODES = ("1", "L", "LA")
+
+
+def decode(where: str, content: bytes, *, size: int | None = None) -> np.ndarray:
+    """Decode an image file.
+
+    Grey stays grey; anything else becomes RGB, and transparency is dropped.
+
+    Args:
+        where: the file's name for messages.
+        content: the file's bytes.
+        size: None, or the new side: the largest square in the middle, scaled to size x size (bilinear, antialiased).
+
+    Returns:
+        uint8, (H, W) for grey and (H, W, 3) for colour.
+
+    Raises:
+        DataError: not an image, cut off, damaged, absurdly large, or with more than 8 bits a channel.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (4, 2), "white").save(file, "png")
+    >>> decode("white.png", file.getvalue()).shape, decode("white.png", file.getvalue(), size=8).shape
+    ((2, 4, 3), (8, 8, 3))
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            if file.mode.startswith(("I", "F")):
+                raise DataError(f"{where}: mode {file.mode}, expected 8 bits per channel; convert it")
+            image = file.convert("L" if file.mode in _GREY_MODES else "RGB")
+    # SyntaxError is Pillow's word for a damaged PNG.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{where}: cannot be decoded ({reason}); repair or remove it") from error
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def stack(images: list[np.ndarray], *, channels: int) -> np.ndarray:
+    """Stack decoded images of one size to (N, channels, H, W); with three channels, grey is repeated.
+
+    >>> stack([np.zeros((2, 2), np.uint8), np.ones((2, 2, 3), np.uint8)], channels=3).shape
+    (2, 3, 2, 2)
+    """
+    stacked = np.empty((len(images), channels, *images[0].shape[:2]), np.uint8)
+    for target, image in zip(stacked, images, strict=True):
+        target[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+    return stacked
