@@ -23,8 +23,10 @@ Init = Literal["forgy", "density", "linear", "optimal"]
 _CHUNK = 1 << 17  # values at a time: stays in the cache
 _DENSE = 1 << 24  # up to here prefix sums are kept for every value, beyond for every 64th
 _GRID = 1 << 16
+_TINY = 1e-300  # 0 / 0 -> 0, and lost beside any count
 _MAX_OPTIMAL_K = 1 << 10
-_BINS = 1 << 10  # of each kind, for the optimal start
+_BINS = 1 << 10  # of the histogram for the optimal start
+_TAIL = 128  # values at each end that are bins of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def cluster(
 
 
 def assign(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.unsignedinteger]:
-    """Index of the nearest table entry for each value; ties to the lower entry.
+    """Index of the nearest table entry for each value; ties to the lower entry (midpoints in float64).
 
     Args:
         values: (n,) float32, finite.
@@ -104,7 +106,7 @@ def assign(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[n
 
 def _limits(centroids: NDArray[np.float64]) -> NDArray[np.float32]:
     """Largest float32 that is still nearest to each centroid but the last: the midpoints, rounded down."""
-    middle = centroids[:-1] + (centroids[1:] - centroids[:-1]) / 2
+    middle = (centroids[:-1] + centroids[1:]) / 2
     limits = middle.astype(np.float32)
     return np.where(limits > middle, np.nextafter(limits, np.float32(-np.inf)), limits)
 
@@ -180,6 +182,11 @@ class _Ordered:
             sums = sums + np.where(offset < rest[:, None], self.values[index], 0.0).sum(axis=1, dtype=np.float64)
         return sums
 
+    def means(self, cuts: NDArray[np.int64], empty: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Mean of each stretch between cuts; `empty` says what stands for one without values."""
+        sums, sizes = np.diff(self.sum_before(cuts)), np.diff(cuts)
+        return np.where(sizes > 0, sums / np.maximum(sizes, 1), empty)
+
     def cuts(self, centroids: NDArray[np.float64]) -> NDArray[np.int64]:
         """Where each cluster ends and the next begins, with 0 in front and n behind."""
         inner = np.searchsorted(self.values, _limits(centroids), side="right")
@@ -217,8 +224,7 @@ def _lloyd(ordered: _Ordered, start: NDArray[np.float64], max_iter: int) -> tupl
         before, cuts = cuts, ordered.cuts(centroids)
         if np.array_equal(before, cuts):
             return centroids, iteration
-        sums, sizes = np.diff(ordered.sum_before(cuts)), np.diff(cuts)
-        centroids = np.where(sizes > 0, sums / np.maximum(sizes, 1), centroids)
+        centroids = ordered.means(cuts, empty=centroids)
     return centroids, max_iter
 
 
@@ -250,7 +256,7 @@ def _forgy(values: NDArray[np.float32], k: int, rng: np.random.Generator) -> NDA
 
 
 def _optimal(ordered: _Ordered, k: int) -> NDArray[np.float64]:
-    """Best k means of a histogram whose bins end at quantiles and at even steps; exact where n is small.
+    """Best k means of a fine histogram.
 
     cost_j(i) = min over h <= i of cost_{j-1}(h) + inertia of the bins h..i-1, for all i by divide and conquer: the best
     h never decreases with i.
@@ -258,16 +264,12 @@ def _optimal(ordered: _Ordered, k: int) -> NDArray[np.float64]:
     if k > _MAX_OPTIMAL_K:
         raise ValueError(f'init="optimal" takes k up to {_MAX_OPTIMAL_K}, got {k}; use "linear" or "density"')
     values = ordered.values
-    bins = max(_BINS, 4 * k)
-    steps = np.linspace(float(values[0]), float(values[-1]), bins + 1).astype(np.float32)
-    even = np.searchsorted(values, steps)
-    equal = np.linspace(0, values.size, bins + 1).astype(np.int64)
-    ends = np.unique(np.concatenate([even, equal]))
+    ends = _bins(values, max(_BINS, 2 * k))
     shift = float(ordered.sum_before(ends[-1:])[0]) / values.size  # squares are summed about the mean
     count = ends.astype(np.float64)
     first = ordered.sum_before(ends) - shift * count
     second = _squares_before(values, ends, shift)
-    best = second - np.divide(first**2, count, out=np.zeros_like(first), where=count > 0)
+    best = second - first**2 / (count + _TINY)
     choices = []
     for _ in range(k - 1):
         best, chosen = _next_layer(best, np.stack([count, first, second]))
@@ -276,9 +278,21 @@ def _optimal(ordered: _Ordered, k: int) -> NDArray[np.float64]:
     for chosen in reversed(choices):
         cuts.append(int(chosen[cuts[-1]]))
     at = ends[np.array([0, *reversed(cuts)])]
-    sums, sizes = np.diff(ordered.sum_before(at)), np.diff(at)
-    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), values[np.minimum(at[:-1], values.size - 1)])
-    return np.sort(means)
+    return np.sort(ordered.means(at, empty=values[np.minimum(at[:-1], values.size - 1)]))
+
+
+def _bins(values: NDArray[np.float32], m: int) -> NDArray[np.int64]:
+    """Ends of at most m stretches of the sorted values, about as many in every cluster of the best table.
+
+    The best table has its values as dense as the cube root of the density (Panter and Dite, 1951); so are these bins.
+    """
+    edges = np.linspace(float(values[0]), float(values[-1]), m + 1)
+    counts = np.diff(np.searchsorted(values, edges.astype(np.float32)), append=values.size)[:m]
+    mass = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
+    wanted = np.interp(np.linspace(0.0, mass[-1], m + 1), mass, edges).astype(np.float32)
+    wanted[-1] = np.inf
+    tail = np.arange(min(_TAIL, values.size))
+    return np.unique(np.concatenate([np.searchsorted(values, wanted), tail, values.size - tail]))
 
 
 def _squares_before(values: NDArray[np.float32], ends: NDArray[np.int64], shift: float) -> NDArray[np.float64]:
@@ -297,7 +311,8 @@ def _next_layer(best: NDArray[np.float64], sums: NDArray[np.float64]) -> tuple[N
     Ends are visited by halving, all those of one level at once; the ranges searched on a level overlap only at their
     limits, so each level costs as much as the histogram is long.
     """
-    size = best.size
+    size, (count, first, second) = best.size, sums
+    before = best - second
     cost, chosen = np.zeros(size), np.zeros(size + 1, np.int64)
     chosen[size] = size - 1
     step = 1 << (size - 1).bit_length()
@@ -307,13 +322,12 @@ def _next_layer(best: NDArray[np.float64], sums: NDArray[np.float64]) -> tuple[N
         low, high = chosen[at - half], np.minimum(chosen[np.minimum(at + half, size)], at)
         width = high - low + 1
         begin = np.cumsum(width) - width
-        row = np.repeat(np.arange(at.size), width)
-        h = np.arange(row.size) - begin[row] + low[row]
-        n, s, q = sums[:, at[row]] - sums[:, h]
-        total = best[h] + q - np.divide(s * s, n, out=np.zeros_like(s), where=n > 0)
+        h = np.arange(int(width.sum())) + np.repeat(low - begin, width)
+        n = np.repeat(count[at], width) - count[h]
+        s = np.repeat(first[at], width) - first[h]
+        total = before[h] - s * s / (n + _TINY)
         least = np.minimum.reduceat(total, begin)
-        hits = np.flatnonzero(total == least[row])
-        first = hits[np.searchsorted(hits, begin)]
-        cost[at], chosen[at] = least, h[first]
+        hits = np.flatnonzero(total == np.repeat(least, width))
+        cost[at], chosen[at] = least + second[at], h[hits[np.searchsorted(hits, begin)]]
         step = half
     return cost, chosen[:size]
