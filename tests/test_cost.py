@@ -20,10 +20,10 @@ GULATI = {
     "mnist-initial": (3_423_498, 44_611_584, 95_386, 0.38),
     "mnist-modification-1": (3_291_402, 18_118_656, 95_386, 0.38),
     "mnist-modification-2": (3_225_354, 4_872_192, 95_386, 0.38),
-    "mnist-condensenet": (535_066, 2_383_360, 94_042, 0.375),
-    "mnist-condensenet-1": (141_850, 1_990_144, 92_506, 0.37),
-    "mnist-condensenet-2": (74_906, 1_923_328, 92_378, 0.368),
-    "mnist-condensenet-3": (139_738, 1_988_224, 93_850, 0.374),
+    "condensenet-mnist-vanilla": (535_066, 2_383_360, 94_042, 0.375),
+    "condensenet-mnist-1": (141_850, 1_990_144, 92_506, 0.37),
+    "condensenet-mnist-2": (74_906, 1_923_328, 92_378, 0.368),
+    "condensenet-mnist-3": (139_738, 1_988_224, 93_850, 0.374),
 }
 
 
@@ -171,7 +171,7 @@ class LooksAtValues(nn.Module):
         return self.net(x)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "mnist-condensenet"])
+@pytest.mark.parametrize("name", ["lenet5", "condensenet-mnist-vanilla"])
 def test_a_network_that_looks_at_values_is_run_for_real_and_counts_the_same(name):
     net = zoo.create(name)
     real, meta = cost(LooksAtValues(net), (1, 28, 28)), cost(net, (1, 28, 28))
@@ -273,7 +273,7 @@ def test_torchs_own_pruning_masks_are_applied():
 
 
 def test_layers_add_up_and_uncalled_parameters_are_listed():
-    net = zoo.create("mnist-condensenet")
+    net = zoo.create("condensenet-mnist-vanilla")
     net.fc2.weight.data[0] = 0
     spared = Calls(lambda m, x: m.net(x))
     spared.spare, spared.net = nn.Linear(3, 3), net

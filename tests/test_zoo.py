@@ -14,10 +14,10 @@ PARAMS = {
     "mnist-initial": 3_423_498,
     "mnist-modification-1": 3_291_402,
     "mnist-modification-2": 3_225_354,
-    "mnist-condensenet": 535_066,
-    "mnist-condensenet-1": 141_850,
-    "mnist-condensenet-2": 74_906,
-    "mnist-condensenet-3": 139_738,
+    "condensenet-mnist-vanilla": 535_066,
+    "condensenet-mnist-1": 141_850,
+    "condensenet-mnist-2": 74_906,
+    "condensenet-mnist-3": 139_738,
 }
 
 
@@ -46,7 +46,7 @@ def test_default_takes_its_own_shape(name):
     assert zoo.create(name).eval()(torch.zeros(3, *variant.shape)).shape == (3, variant.classes)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "mnist-condensenet-1"])
+@pytest.mark.parametrize("name", ["lenet5", "condensenet-mnist-1"])
 def test_exports_with_a_free_batch(name, tmp_path):
     net, x = zoo.create(name).eval(), torch.randn(5, 1, 28, 28)
     path = tmp_path / "net.onnx"
@@ -69,13 +69,13 @@ def test_structural_settings_are_settings_too():
 
 
 def test_four_by_four_same_pool_uses_padding_one():
-    assert (zoo.create("mnist-condensenet").pool2.padding, zoo.create("mnist-condensenet-1").pool2.padding) == (1, 0)
+    assert (zoo.create("condensenet-mnist-vanilla").pool2.padding, zoo.create("condensenet-mnist-1").pool2.padding) == (1, 0)
 
 
 @pytest.mark.parametrize("pool", range(2, 15))
 @pytest.mark.parametrize("size", [2, 9, 28, 31, 32, 33])
 def test_same_pool_fits_the_linear_layer_at_every_size(pool, size):
-    net = zoo.create("mnist-condensenet", pool=pool, size=size).eval()
+    net = zoo.create("condensenet-mnist-vanilla", pool=pool, size=size).eval()
     assert net(torch.zeros(1, 1, size, size)).shape == (1, 10)
 
 
@@ -94,7 +94,7 @@ def test_same_pool_fits_the_linear_layer_at_every_size(pool, size):
         ("lenet5", {"convs": (20, -1)}, ["convs", "-1"]),
         ("mnist-initial", {"kernel": 4}, ["odd", "kernel 4"]),
         ("mnist-initial", {"size": 3}, ["size 3"]),
-        ("mnist-condensenet", {"pool": 1}, ["pool 1"]),
+        ("condensenet-mnist-vanilla", {"pool": 1}, ["pool 1"]),
     ],
 )
 def test_wrong_names_and_settings_are_one_line(name, settings, words):

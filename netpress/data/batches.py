@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from netpress.data.types import Split
+from netpress.candidate import Images
 from netpress.errors import DataError
 
 
@@ -53,7 +53,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def batches(  # noqa: PLR0913  one flat call is what training and evaluation loops read best
-    split: Split,
+    split: Images,
     *,
     size: int,
     mean: Sequence[float],
@@ -84,6 +84,7 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
         ValueError: size below 1, or `augment` without a seed.
         DataError: the number of channels differs.
 
+    >>> from netpress.data.types import Split
     >>> split = Split(torch.zeros(5, 1, 4, 4, dtype=torch.uint8), torch.arange(5))
     >>> [tuple(x.shape) for x, y in batches(split, size=2, mean=(0.0,), std=(1.0,))]
     [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
@@ -120,7 +121,7 @@ def _plan(count: int, seed: int | None, augment: Augment) -> _Plan:
     return _Plan(order, down, right, flips if augment.flip else None, augment.shift)
 
 
-def _cut(split: Split, plan: _Plan, start: int, stop: int, device: str | torch.device) -> tuple[Tensor, Tensor]:
+def _cut(split: Images, plan: _Plan, start: int, stop: int, device: str | torch.device) -> tuple[Tensor, Tensor]:
     if plan.order is None:
         images, labels = split.images[start:stop], split.labels[start:stop]
     else:

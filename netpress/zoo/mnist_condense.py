@@ -28,10 +28,10 @@ def _variant(pool: int, fc: int, *, params: int, macs: int, activation_floats: i
 
 
 VARIANTS = {
-    "mnist-condensenet": _variant(4, 256, params=535_066, macs=2_383_360, activation_floats=94_042, table=5),
-    "mnist-condensenet-1": _variant(7, 256, params=141_850, macs=1_990_144, activation_floats=92_506, table=6),
-    "mnist-condensenet-2": _variant(7, 128, params=74_906, macs=1_923_328, activation_floats=92_378, table=7),
-    "mnist-condensenet-3": _variant(4, 64, params=139_738, macs=1_988_224, activation_floats=93_850, table=8),
+    "condensenet-mnist-vanilla": _variant(4, 256, params=535_066, macs=2_383_360, activation_floats=94_042, table=5),
+    "condensenet-mnist-1": _variant(7, 256, params=141_850, macs=1_990_144, activation_floats=92_506, table=6),
+    "condensenet-mnist-2": _variant(7, 128, params=74_906, macs=1_923_328, activation_floats=92_378, table=7),
+    "condensenet-mnist-3": _variant(4, 64, params=139_738, macs=1_988_224, activation_floats=93_850, table=8),
 }
 
 

@@ -1,0 +1,171 @@
+"""Build a network from its description: zoo, torchvision, timm by name, the user's own by factory; then its edits."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netpress import zoo
+from netpress.codec.header import Arch
+from netpress.errors import ModelError
+
+
+def build(arch: Arch, *, into: nn.Module | None = None) -> nn.Module:
+    """The network that `arch` describes, with fresh weights.
+
+    Args:
+        arch: source, name, settings and edits.
+        into: the user's own network, edited in place; needed for the source "own".
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        ModelError: the source or its package is missing, the name unknown, or an edit does not fit.
+
+    >>> build(Arch("zoo", "lenet5")).fc2.out_features
+    10
+    """
+    net = into if into is not None else _SOURCES[arch.source](arch)
+    for edit in arch.edits:
+        operation, path, *numbers = edit
+        if operation not in _EDITS:
+            raise ModelError(f"edit {operation!r} of {path!r} is unknown: written by a newer version; update netpress")
+        try:
+            _EDITS[operation](net.get_submodule(path), *numbers)
+        except (AttributeError, TypeError) as error:
+            raise ModelError(f"edit {operation!r} does not fit {path!r} of the network: {error}") from error
+    return net
+
+
+def _zoo(arch: Arch) -> nn.Module:
+    return zoo.create(arch.name, **arch.settings)
+
+
+def _torchvision(arch: Arch) -> nn.Module:
+    models = _optional("torchvision.models")
+    try:
+        net: nn.Module = models.get_model(arch.name, **{"weights": None, **arch.settings})
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"torchvision:{arch.name}: {str(error).splitlines()[0]}") from error
+    return net
+
+
+def _timm(arch: Arch) -> nn.Module:
+    models = _optional("timm")
+    try:
+        net: nn.Module = models.create_model(arch.name, **{"pretrained": False, **arch.settings})
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"timm:{arch.name}: {str(error).splitlines()[0]}") from error
+    return net
+
+
+def _own(arch: Arch) -> nn.Module:
+    raise ModelError(f"{arch.name} is a network of your own: build it and pass it, load(path, into=net)")
+
+
+_SOURCES: dict[str, Callable[[Arch], nn.Module]] = {
+    "zoo": _zoo,
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "own": _own,
+}
+
+
+def _dropout(module: Any, rate: float) -> None:
+    if not isinstance(module, nn.modules.dropout._DropoutNd):
+        raise TypeError(f"expected a dropout layer, got {type(module).__name__}")
+    module.p = rate
+
+
+_EDITS: dict[str, Callable[..., None]] = {"dropout": _dropout}
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ModelError(f"{package} is not installed: pip install {package}") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Named:
+    """A network and how it was named."""
+
+    net: nn.Module
+    arch: Arch
+
+
+def open_network(
+    spec: str | nn.Module,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+) -> Named:
+    """A network by what the command line calls it, made for a data set.
+
+    Args:
+        spec: a zoo name, `torchvision:NAME`, `timm:NAME`, `path.py:factory` (runs that file of yours), or a module.
+        settings: arguments of the builder; they go before what the data set asks for.
+        shape: (C, H, W) of the images.
+        classes: number of outputs.
+
+    Raises:
+        ModelError: it cannot be built; one line.
+
+    >>> open_network("lenet5", shape=(3, 32, 32), classes=7).arch.settings
+    {'classes': 7, 'channels': 3, 'size': 32}
+    """
+    settings = dict(settings or {})
+    if isinstance(spec, nn.Module):
+        return Named(spec, Arch("own", type(spec).__name__))
+    head, colon, rest = spec.partition(":")
+    if head.endswith(".py") and colon:
+        net = _factory(Path(head), rest, settings)
+        return Named(net, Arch("own", type(net).__name__, settings))
+    source = head if colon else "zoo"
+    if source not in ("zoo", "torchvision", "timm"):
+        raise ModelError(f"network {spec!r}: expected a zoo name, torchvision:NAME, timm:NAME or path.py:factory")
+    name = rest if colon else head
+    arch = Arch(source, name, {**_asked(source, name, shape, classes), **settings})
+    return Named(build(arch), arch)
+
+
+def _asked(source: str, name: str, shape: tuple[int, ...] | None, classes: int | None) -> dict[str, Any]:
+    """Settings that fit a network to the data, where they differ from its own."""
+    if shape is None or classes is None:
+        return {}
+    if source != "zoo":
+        return {"num_classes": classes} | ({"in_chans": shape[0]} if source == "timm" and shape[0] != 3 else {})
+    variant = zoo.describe(name)
+    wanted = {"classes": (classes, variant.classes), "channels": (shape[0], variant.shape[0])}
+    wanted["size"] = (shape[1], variant.shape[1])
+    return {key: mine for key, (mine, usual) in wanted.items() if mine != usual}
+
+
+def _factory(path: Path, name: str, settings: dict[str, Any]) -> nn.Module:
+    """Run the user's file and call its factory."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules.setdefault(path.stem, module)
+    try:
+        module_spec.loader.exec_module(module)
+        net = getattr(module, name)(**settings)
+    except Exception as error:
+        raise ModelError(f"{path}:{name}: {type(error).__name__}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"{path}:{name}: expected an nn.Module, got {type(net).__name__}")
+    return net

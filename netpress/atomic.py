@@ -1,0 +1,47 @@
+"""Write a file whole or not at all: a temporary name beside it, then one rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from netpress.errors import FileError
+
+
+def write(path: Path, data: bytes | str) -> int:
+    """Put `data` under `path`; killing the process at any moment leaves the old file or the new one.
+
+    Args:
+        path: of the file; its folder must exist.
+        data: bytes, or text that is written as UTF-8.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        FileError: the disk is full or the folder cannot be written; the old file is untouched.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder: write(Path(folder) / "a", "four")
+    4
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105  (one name for tests to break)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise FileError(f"{path}: cannot write {len(raw)} bytes: {reason}; what was there before is kept") from error
+    return len(raw)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process left in `folder`."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""A network as it stands, and what methods are told. Types only, plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from netpress.codec.header import Arch
+from netpress.forms import Form
+
+UNNAMED = Arch("own", "Network")
+
+
+def edited(arch: Arch, operation: str, path: str, *numbers: float) -> Arch:
+    """`arch` with one more structure edit: operation, module path, numbers. In order, they rebuild the network.
+
+    >>> edited(Arch("zoo", "lenet5"), "dropout", "drop", 0.3).edits
+    (('dropout', 'drop', 0.3),)
+    """
+    return replace(arch, edits=(*arch.edits, (operation, path, *numbers)))
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the network takes: images (C, H, W), normalised as (pixel / 255 - mean) / std per channel."""
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing done to a candidate: the method's name, its settings, and notes in plain words for the report."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A network, the forms of its compressed tensors, how to rebuild it, and what was done so far.
+
+    Attributes:
+        net: a plain module; its tensors hold their forms to the bit.
+        forms: by parameter name, for the tensors that have one; all others are free.
+        arch: how to build `net` again.
+        inputs: shape and normalisation of the images.
+        classes: names of the outputs, if known.
+        history: the methods applied, oldest first.
+    """
+
+    net: nn.Module
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    arch: Arch = UNNAMED
+    inputs: Inputs = Inputs(shape=())
+    classes: tuple[str, ...] = ()
+    history: tuple[Record, ...] = ()
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """What at least one of its tensors promises: any of "support", "shared"."""
+        return frozenset().union(*(form.traits for form in self.forms.values()))
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+class Images(Protocol):
+    """A split of a data set: uint8 images (N, C, H, W) and int64 labels (N,)."""
+
+    @property
+    def images(self) -> Tensor: ...  # noqa: D102
+    @property
+    def labels(self) -> Tensor: ...  # noqa: D102
+    def __len__(self) -> int: ...
+
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+def silent(_what: str, _done: int, _total: int, _numbers: Mapping[str, float]) -> None:
+    """A `Progress` that shows nothing: (what is running, steps done, steps in all, numbers to show)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a method is told. Methods never see the test split.
+
+    Attributes:
+        example: one batch of normalised images (1, C, H, W).
+        train, validation: splits, or None where a method is applied without data.
+        seed: of the run; randomness comes from (seed, step) alone.
+        step: number of the step, from 1.
+        device: where heavy work may run.
+        scratch: a folder for intermediate files, or None.
+        progress: called during long work.
+    """
+
+    example: Tensor
+    train: Images | None = None
+    validation: Images | None = None
+    seed: int = 0
+    step: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    scratch: Path | None = None
+    progress: Progress = silent
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A frozen data class whose fields are its settings.
+
+    `name` is what recipes call it; `revision` counts changes of its results; `gives` and `preserves` are traits of
+    forms: an order in which a method does not preserve what an earlier one gave is refused when the recipe is read.
+    """
+
+    name: ClassVar[str]
+    revision: ClassVar[int]
+    gives: ClassVar[frozenset[str]]
+    preserves: ClassVar[frozenset[str]]
+
+    def expand(self) -> list[Any]:
+        """The single rounds that these settings stand for, in order; `[self]` for most."""
+        ...
+
+    def apply(self, candidate: Candidate, context: Context) -> Candidate:
+        """A new candidate; the argument is left untouched."""
+        ...

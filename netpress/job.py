@@ -1,0 +1,351 @@
+"""The main job: baseline, steps, file, check, timing, verdict; every moment can be the last one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress import atomic, store
+from netpress import run_folder as folders
+from netpress.arch import Named, open_network
+from netpress.budget import judge
+from netpress.candidate import Candidate, Context, Inputs, Progress, silent
+from netpress.codec.stored import Codec
+from netpress.data import Data
+from netpress.data import open as open_data
+from netpress.data.batches import normalise
+from netpress.errors import DataError, ModelError, RecipeError
+from netpress.measure.metrics import machine, metrics
+from netpress.recipe import Recipe, Step, read
+from netpress.report import write_report
+from netpress.summary import summarise
+from netpress.train import Training, draw, fit, logits
+from netpress.train.checkpoint import finite
+from netpress.weights import load_weights
+
+BASELINE = "00-baseline"
+CODERS: tuple[Codec, ...] = ("bits", "huffman", "rans")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run is executed; none of it changes what the recipe means.
+
+    Attributes:
+        seed: of everything random.
+        device: "cpu", "cuda", or "auto".
+        precision: overrides the recipe's: "32-true" or "bf16-mixed".
+        data_root: where known data sets lie.
+        fresh: throw an earlier run in the folder away.
+        progress: called during long work.
+        say: called with one line per stage.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    precision: str | None = None
+    data_root: str | None = None
+    fresh: bool = False
+    progress: Progress = silent
+    say: Callable[[str], None] = lambda _line: None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A finished run: its folder, its numbers, and the final candidate."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    candidate: Candidate
+
+    @property
+    def met(self) -> bool:
+        """Whether every limit of the budget is kept."""
+        return all(verdict["met"] for verdict in self.metrics["budget"])
+
+
+def run(
+    recipe: str | Path | Recipe,
+    *,
+    net: str | nn.Module | None = None,
+    data: str | Data | None = None,
+    out: str | Path,
+    options: Options | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Run:
+    """Run a recipe, or go on where an earlier call in the same folder was stopped.
+
+    Args:
+        recipe: a preset's name, a path, or a `Recipe`.
+        net: replaces the recipe's network: a name, or a module of yours (its weights are the baseline's start).
+        data: replaces the recipe's data set: a name, or an opened one.
+        out: the run folder.
+        options: seed, device and so on.
+        overrides: dotted key -> TOML value, as `--set` takes them.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RecipeError, ModelError, DataError, FileError: one line each; finished steps stay.
+    """
+    return _Job(read(recipe, overrides=overrides), net, data, Path(out), options or Options()).run()
+
+
+class _Job:
+    """What the stages of one run share."""
+
+    def __init__(
+        self, recipe: Recipe, net: str | nn.Module | None, data: str | Data | None, out: Path, options: Options
+    ) -> None:
+        self.out, self.options = out, options
+        self.device = _device(options.device)
+        self.recipe = _named(recipe, net, data)
+        self.data = data if isinstance(data, Data) else _open(self.recipe, options)
+        named = self._network(net)
+        self.own = named.net if named.arch.source == "own" else None
+        inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
+        self.start = Candidate(named.net, arch=named.arch, inputs=inputs, classes=self.data.classes)
+        _check_fit(self.start, self.data)
+
+    def run(self) -> Run:
+        """All stages."""
+        names = [BASELINE, *(step.name for step in self.recipe.steps())]
+        arch = self.start.arch
+        identity = {"network": f"{arch.source}:{arch.name}", "data": f"{self.data.name} {self.data.fingerprint[:16]}"}
+        folders.claim(self.out, identity, fresh=self.options.fresh)
+        folders.drop_stale(self.out, names)
+        atomic.write(self.out / "recipe.toml", self.recipe.to_toml())
+        numbers = [self._baseline()]
+        for step in self.recipe.steps():
+            numbers.append(self._step(step, numbers[-1], self.out / names[step.number - 1]))
+        return self._finish(numbers, self.out / names[-1])
+
+    def _network(self, net: str | nn.Module | None) -> Named:
+        """The network with the start of its weights, a function of the seed alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(draw(self.options.seed, 0))
+            if isinstance(net, nn.Module):
+                return open_network(net)
+            spec = self.recipe.network
+            if spec is None:
+                raise RecipeError("the recipe names no network: give one, or use compress MODEL")
+            named = open_network(spec.name, spec.settings, shape=self.data.shape, classes=len(self.data.classes))
+        if spec.weights is not None:
+            load_weights(named.net, Path(spec.weights))
+        return named
+
+    def _baseline(self) -> dict[str, Any]:
+        """Train the baseline, or take it as it came with its weights."""
+        given = (self.recipe.network is None) or self.recipe.network.weights is not None
+        train = self._training(self.recipe.baseline)
+        if given:
+            train = train.model_copy(update={"epochs": 0})
+        elif train.epochs == 0:
+            raise RecipeError("baseline.epochs is 0 and the network has no weights: train it, or give weights")
+        if (bad := finite(self.start.net)) is not None:
+            raise ModelError(f"the baseline's {bad} holds NaN or an infinity")
+        key = self._key("baseline", 1, {}, train, _state_digest(self.start.net))
+        return self._stage(BASELINE, key, lambda context: (self.start, train, context, None))
+
+    def _step(self, step: Step, before: Mapping[str, Any], previous: Path) -> dict[str, Any]:
+        train = self._training(step.train)
+        method: Any = step.method
+        key = self._key(method.name, method.revision, asdict(method), train, before["sha256"])
+
+        def prepare(context: Context) -> tuple[Candidate, Training, Context, nn.Module | None]:
+            # read back also where nothing was interrupted: both are the same run
+            candidate = method.apply(self._load(previous), replace(context, step=step.number))
+            teacher = self._load(self.out / BASELINE).net if train.distill > 0 else None
+            return candidate, train, replace(context, step=step.number), teacher
+
+        return self._stage(step.name, key, prepare)
+
+    def _stage(self, name: str, key: str, prepare: Callable[..., Any]) -> dict[str, Any]:
+        """One baseline or step: nothing to do if it is finished, else do it, save it, measure it."""
+        folder = self.out / name
+        if (done := folders.finished(folder, key)) is not None:
+            self.options.say(f"{name}: finished before")
+            return done
+        if (folder / "metrics.json").is_file():
+            self.options.say(f"{name}: settings or input changed, redone")
+        folders.start_step(folder)
+        folders.log(self.out, "start", step=name)
+        start = time.perf_counter()
+        candidate, train, context, teacher = prepare(self._context(folder, name))
+        fitted = fit(candidate, train, context, teacher=teacher, key=key, on_epoch=self._epoch_log(name))
+        path = folder / "candidate.press"
+        saved = store.save(fitted.candidate, path)
+        back = self._load(folder)
+        numbers = {
+            "name": name,
+            "key": key,
+            "sha256": folders.file_digest(path),
+            **metrics(back, saved, validation=self.data.validation, test=self.data.test, device=self.device),
+            "coded": {codec: _size(back, folder, codec) for codec in CODERS},
+            "seconds": time.perf_counter() - start,
+            "train": train.model_dump(mode="json"),
+            "records": [asdict(record) for record in fitted.candidate.history],
+            "history": list(fitted.history),
+        }
+        folders.write_history(folder / "history.csv", fitted.history)
+        folders.write_json(folder / "metrics.json", numbers)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        folders.log(self.out, "done", step=name, top1=numbers["top1"], file_bytes=numbers["file_bytes"])
+        self.options.say(
+            f"{name}: {numbers['file_bytes']:,} bytes, top-1 {numbers['top1']:.2%} "
+            f"(validation {numbers['validation']['top1']:.2%}), {numbers['seconds']:.0f} s"
+        )
+        return numbers
+
+    def _finish(self, stages: list[dict[str, Any]], last: Path) -> Run:
+        """model.press, model.onnx, parity, timing, budget, report."""
+        final = self._load(last)
+        result = folders.read_json(self.out / "metrics.json")
+        key = folders.digest([stage["key"] for stage in stages] + [self.recipe.budget.model_dump(mode="json")])
+        if result is None or result.get("key") != key:
+            (self.out / "metrics.json").unlink(missing_ok=True)
+            atomic.write(self.out / "model.press", (last / "candidate.press").read_bytes())
+            found = summarise(self.out, stages, self._load(self.out / BASELINE), final, data=self.data)
+            result = {
+                "schema": 1,
+                "key": key,
+                "title": self.recipe.title,
+                **found,
+                "budget": [asdict(v) for v in judge(self.recipe.budget, found["baseline"], found["final"])],
+                "seed": self.options.seed,
+                "machine": machine(self.device),
+                "date": time.strftime("%Y-%m-%d"),
+            }
+            folders.write_json(self.out / "metrics.json", result)
+        write_report(self.out)
+        folders.log(self.out, "finished", ratio=result["ratio"])
+        return Run(self.out, result, final)
+
+    def _context(self, folder: Path, name: str) -> Context:
+        def progress(what: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+            self.options.progress(f"{name} {what}", done, total, numbers)
+
+        first = normalise(self.data.train.images[:1], self.data.mean, self.data.std)
+        return Context(
+            example=first,
+            train=self.data.train,
+            validation=self.data.validation,
+            seed=self.options.seed,
+            step=0,
+            device=self.device,
+            scratch=folder,
+            progress=progress,
+        )
+
+    def _epoch_log(self, name: str) -> Callable[[dict[str, float]], None]:
+        board = _board(self.out / "tensorboard" / name)
+
+        def note(row: dict[str, float]) -> None:
+            folders.log(self.out, "epoch", step=name, **row)
+            for what, value in row.items():
+                if board is not None and what != "epoch":
+                    board.add_scalar(what, value, int(row["epoch"]))
+
+        return note
+
+    def _load(self, folder: Path) -> Candidate:
+        return store.load(folder / "candidate.press", into=deepcopy(self.own))
+
+    def _training(self, train: Training) -> Training:
+        precision = self.options.precision
+        return train if precision is None else Training.model_validate({**train.model_dump(), "precision": precision})
+
+    def _key(self, name: str, revision: int, settings: Mapping[str, Any], train: Training, source: str) -> str:
+        """Hash of everything that a step's result depends on; not of the code's version."""
+        return folders.digest(
+            {
+                "method": name,
+                "revision": revision,
+                "settings": dict(settings),
+                "train": train.model_dump(mode="json"),
+                "input": source,
+                "data": self.data.fingerprint,
+                "seed": self.options.seed,
+                "threads": torch.get_num_threads(),
+                "device": self.device.type,
+            }
+        )
+
+
+def _named(recipe: Recipe, net: str | nn.Module | None, data: str | Data | None) -> Recipe:
+    """The recipe with the network and the data that were asked for."""
+    plain = recipe.resolved()
+    if isinstance(net, str) and net != plain.get("network", {}).get("name"):
+        plain["network"] = {"name": net}
+    if isinstance(net, nn.Module):
+        plain.pop("network", None)
+    if isinstance(data, str):
+        plain["data"] = {"name": data}
+    elif data is not None:
+        plain["data"] = {"name": data.name}
+    return read(Recipe.model_validate(plain))
+
+
+def _open(recipe: Recipe, options: Options) -> Data:
+    if recipe.data is None:
+        raise RecipeError("the recipe names no data set: add [data] name = '...', or give --data")
+    return open_data(recipe.data.name, options.data_root)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("device 'cuda': this PyTorch sees no GPU; use cpu, or install a GPU build")
+    if name not in ("cpu", "cuda"):
+        raise RecipeError(f"device {name!r}: expected cpu, cuda or auto")
+    return torch.device(name)
+
+
+def _check_fit(candidate: Candidate, data: Data) -> None:
+    """The network must take the images and have an answer for every class."""
+    few = data.validation.select(slice(0, 2))
+    try:
+        answers = logits(candidate.net, few, candidate.inputs)
+    except ModelError as error:
+        raise DataError(f"{data.name} does not fit {candidate.arch.name}: {error}") from error
+    if answers.shape[1] < len(data.classes):
+        raise DataError(
+            f"{data.name} has {len(data.classes)} classes, {candidate.arch.name} answers with {answers.shape[1]}"
+        )
+
+
+def _size(candidate: Candidate, folder: Path, codec: Codec) -> int:
+    """Bytes of the file if only one coder is allowed."""
+    path = folder / f".coded-{codec}.tmp"
+    try:
+        return store.save(candidate, path, codec=codec).file_bytes
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _board(folder: Path) -> Any:
+    """A TensorBoard writer, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)
+
+
+def _state_digest(net: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all tensors."""
+    found = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

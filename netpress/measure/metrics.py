@@ -1,0 +1,107 @@
+"""What a saved candidate measures: accuracy, parameters, work, bytes; plain data for `metrics.json`."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import netpress
+from netpress.candidate import Candidate, Images
+from netpress.forms import Form, Shared
+from netpress.measure.cost import cost
+from netpress.store import Saved
+from netpress.train.evaluate import evaluate
+
+
+def metrics(
+    candidate: Candidate, saved: Saved, *, validation: Images, test: Images, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Numbers of one candidate as it lies on disk.
+
+    Args:
+        candidate: as read back from its file.
+        saved: of that file.
+        validation: split that decisions look at.
+        test: split that is reported.
+        device: where accuracy is measured.
+
+    Returns:
+        `params nonzero macs activation_floats file_bytes top1 top5 loss` (accuracies are fractions, on `split`),
+        `validation: {top1, top5, loss}` and `layers`: one row per tensor that carries weights.
+    """
+    counted = cost(candidate.net, candidate.inputs.shape)
+    return {
+        "params": counted.params,
+        "nonzero": counted.nonzero,
+        "macs": counted.macs,
+        "activation_floats": counted.activation_floats,
+        "file_bytes": saved.file_bytes,
+        "overhead_bytes": saved.overhead_bytes,
+        "split": "test",
+        **asdict(evaluate(candidate.net, test, candidate.inputs, device=device)),
+        "validation": asdict(evaluate(candidate.net, validation, candidate.inputs, device=device)),
+        "layers": layers(candidate, saved),
+        **({"note": saved.note} if saved.note else {}),
+    }
+
+
+def layers(candidate: Candidate, saved: Saved) -> list[dict[str, Any]]:
+    """One row per stored tensor: its form, what is left of it, its bytes by part."""
+    work = {row.path: row.macs for row in cost(candidate.net, candidate.inputs.shape).layers}
+    rows = []
+    for name, parameter in candidate.net.named_parameters():
+        form = candidate.forms.get(name, Form())
+        kept = parameter.numel() if form.support is None else int(form.support.sum())
+        table = form.values.size if isinstance(form.values, Shared) else None
+        rows.append(
+            {
+                "name": name,
+                "shape": list(parameter.shape),
+                "params": parameter.numel(),
+                "kept": kept,
+                "form": form.values.name,
+                "table": table,
+                "bits": 32 if table is None else math.ceil(math.log2(table)) if table > 1 else 0,
+                "macs": work.get(name.rpartition(".")[0], 0) if parameter.ndim > 1 else 0,
+                "bytes": dict(saved.parts.get(name, {})),
+            }
+        )
+    return rows
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the numbers were measured on: processor, threads, versions."""
+    device = torch.device(device)
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("torch", "numpy", "onnxruntime", "onnxscript")}
+        | {"netpress": netpress.__version__},
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,93 @@
+"""Compression methods: one file each, found by scanning this package and the entry points `netpress.methods`.
+
+A module of this package is a method's if it has `METHODS` (the classes) and `EXAMPLES` (settings for the contract
+tests). Other packages register theirs under the entry point group `netpress.methods`: name = "module:Class".
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import nn
+
+from netpress.candidate import Candidate, Context, Inputs, Method
+from netpress.errors import RecipeError
+from netpress.methods.weight_prune import WeightPrune
+from netpress.methods.weight_share import WeightShare
+
+__all__ = ["WeightPrune", "WeightShare", "apply", "available", "examples", "find"]
+
+
+def _modules() -> list[Any]:
+    found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
+    return [module for module in found if hasattr(module, "METHODS")]
+
+
+@cache
+def available() -> Mapping[str, type[Any]]:
+    """All methods by the name that recipes use.
+
+    >>> sorted(available())[:2]
+    ['weight_prune', 'weight_share']
+
+    Raises:
+        RecipeError: another package registers something that is no method, or a name that is taken.
+    """
+    found: dict[str, type[Any]] = {method.name: method for module in _modules() for method in module.METHODS}
+    for entry in entry_points(group="netpress.methods"):
+        method = entry.load()
+        missing = [n for n in ("name", "revision", "gives", "preserves", "expand", "apply") if not hasattr(method, n)]
+        if missing:
+            raise RecipeError(f"entry point {entry.value}: not a method: it has no {', '.join(missing)}")
+        if method.name in found:
+            raise RecipeError(f"entry point {entry.value}: the name {method.name!r} is taken")
+        found[method.name] = method
+    return found
+
+
+def examples() -> list[Any]:
+    """One method object per kind of settings, for the contract tests."""
+    return [example for module in _modules() for example in module.EXAMPLES]
+
+
+def find(name: str) -> type[Any]:
+    """The method that recipes call `name`.
+
+    Raises:
+        RecipeError: there is none; says which are near.
+    """
+    methods = available()
+    if name not in methods:
+        near = difflib.get_close_matches(name, methods, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(f"unknown method {name!r}; {hint}expected one of {', '.join(sorted(methods))}")
+    return methods[name]
+
+
+def apply(method: Method, net: nn.Module, *, example: torch.Tensor, **context: Any) -> Candidate:
+    """Apply one method to any network.
+
+    Args:
+        method: e.g. `WeightPrune(sparsity=0.9)`.
+        net: left untouched.
+        example: one batch of normalised images (N, C, H, W).
+        context: further fields of `Context`, e.g. `train`, `seed`.
+
+    Returns:
+        The compressed candidate.
+
+    >>> small = apply(WeightPrune(sparsity=0.5), nn.Linear(4, 2), example=torch.zeros(1, 4))
+    >>> int((small.net.weight == 0).sum())
+    4
+    """
+    candidate = Candidate(net, inputs=Inputs(tuple(example.shape[1:])))
+    for part in method.expand():
+        candidate = part.apply(candidate, Context(example=example[:1], **context))
+    return candidate

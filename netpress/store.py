@@ -1,0 +1,179 @@
+"""Save and load candidates as `.press` files; nothing is written that was not read back and compared bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from netpress import atomic
+from netpress.arch import build
+from netpress.candidate import Candidate, Inputs
+from netpress.codec import container, stored
+from netpress.codec.container import Press
+from netpress.codec.header import Header
+from netpress.codec.stored import Codec
+from netpress.errors import FileError, ModelError
+from netpress.forms import Form, from_stored, symbols
+from netpress.onnx_graph import export, without_weights
+
+_EXTRA = "graph."  # large constants of the graph that are no tensor of the network
+_UNUSED = "num_batches_tracked"  # a counter that inference never reads
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What lies on disk.
+
+    Attributes:
+        file_bytes: of the whole file, as the file system says.
+        overhead_bytes: of everything but the tensors: magic, lengths, header, graph, checksums.
+        parts: by tensor, bytes of its "positions", "codes", "table", "values".
+        note: why the file holds no graph; empty if it does.
+    """
+
+    file_bytes: int
+    overhead_bytes: int
+    parts: Mapping[str, Mapping[str, int]]
+    note: str = ""
+
+
+def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Saved:
+    """Write a candidate; the same candidate gives the same bytes.
+
+    A network that ONNX cannot express is written without a graph: `load` opens it, the runtime does not, and `note`
+    says so.
+
+    Args:
+        candidate: its tensors must hold their forms.
+        path: of the file; the folder must exist.
+        codec: "auto" takes the smallest chain per tensor; "bits", "huffman", "rans" only that coder.
+
+    Returns:
+        Sizes by part.
+
+    Raises:
+        FileError: the disk is full, or what was written did not read back the same.
+
+    >>> import tempfile
+    >>> from netpress import zoo
+    >>> from netpress.codec.header import Arch
+    >>> small = Candidate(zoo.create("lenet-300-100"), arch=Arch("zoo", "lenet-300-100"), inputs=Inputs((1, 28, 28)))
+    >>> with tempfile.TemporaryDirectory() as folder: save(small, Path(folder) / "a.press").overhead_bytes < 500
+    True
+    """
+    path = Path(path)
+    named, aliases = _named(candidate.net)
+    forms = {aliases.get(name, name): form for name, form in candidate.forms.items()}
+    values = {name: symbols(forms.get(name, Form()), tensor) for name, tensor in named.items()}
+    graph, extra, note = _graph(candidate, named, aliases)
+    values |= {f"{_EXTRA}{i}": stored.free(array) for i, array in enumerate(extra)}
+    packed = {name: stored.pack(value, codec) for name, value in values.items()}
+    tensors = tuple(
+        container.Tensor(name, v.shape, v.form, v.dtype, packed[name].chain, packed[name].data)
+        for name, v in values.items()
+    )
+    header = Header(
+        arch=candidate.arch,
+        input_shape=candidate.inputs.shape,
+        mean=candidate.inputs.mean,
+        std=candidate.inputs.std,
+        classes=candidate.classes,
+        aliases=aliases,
+    )
+    data = container.dumps(Press(header, tensors, graph))
+    _compare(data, {**named, **{f"{_EXTRA}{i}": torch.from_numpy(np.array(a)) for i, a in enumerate(extra)}})
+    atomic.write(path, data)
+    size = path.stat().st_size
+    payload = sum(len(p.data) for p in packed.values())
+    return Saved(size, size - payload, {name: p.parts for name, p in packed.items()}, note)
+
+
+def _named(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every stored tensor under its first name, and the other names of tied ones."""
+    named: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor) or name.rpartition(".")[2] == _UNUSED:
+            continue
+        if id(tensor) in first:
+            aliases[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+            named[name] = tensor.detach().cpu()
+    return named, aliases
+
+
+def _graph(
+    candidate: Candidate, named: Mapping[str, Tensor], aliases: Mapping[str, str]
+) -> tuple[bytes, list[NDArray[Any]], str]:
+    place = {name: f"t{i}" for i, name in enumerate(named)}
+    sources = {**place, **{other: place[name] for other, name in aliases.items()}}
+    try:
+        graph, extra = without_weights(export(candidate.net, candidate.inputs.shape), sources, count=len(place))
+    except ModelError as error:
+        return b"", [], str(error)
+    return graph, extra, ""
+
+
+def _compare(data: bytes, named: Mapping[str, Tensor]) -> None:
+    """The file must give back every tensor bit for bit."""
+    for tensor in container.loads(data).tensors:
+        back, expected = tensor.restore(), named[tensor.name].contiguous().numpy()
+        same = back.shape == expected.shape and back.tobytes() == expected.tobytes()
+        if not same:
+            raise FileError(f"tensor {tensor.name!r} did not read back bit for bit; nothing was written")
+
+
+def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:
+    """Read a candidate.
+
+    Args:
+        path: of a `.press` file.
+        into: a network of your own; it is edited and filled in place. Needed where the file names no zoo, torchvision
+            or timm network.
+
+    Returns:
+        The candidate, its network in evaluation mode, its forms in place.
+
+    Raises:
+        FileError: the file is damaged, hostile, or from a newer version.
+        ModelError: the network cannot be built, or its tensors have other names or shapes.
+    """
+    press = container.read(path)
+    header = press.header
+    net = build(header.arch, into=into)
+    forms, tensors = {}, {}
+    for tensor in press.tensors:
+        if tensor.name.startswith(_EXTRA):
+            continue
+        form, values = from_stored(tensor.unpack())
+        tensors[tensor.name] = values
+        if form.traits:
+            forms[tensor.name] = form
+    for other, name in header.aliases.items():
+        tensors[other] = tensors[name]
+    _fill(net, tensors, path)
+    inputs = Inputs(header.input_shape, header.mean, header.std)
+    return Candidate(net.eval(), forms, header.arch, inputs, header.classes)
+
+
+def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    expected = {n: t for n, t in net.state_dict().items() if n.rpartition(".")[2] != _UNUSED}
+    for name in sorted(set(expected) ^ set(tensors)):
+        side = "the file" if name in tensors else "the network"
+        raise ModelError(f"{path}: only {side} has a tensor {name!r}: is this the network that was saved?")
+    for name, tensor in tensors.items():
+        if expected[name].shape != tensor.shape:
+            raise ModelError(
+                f"{path}: {name} has shape {tuple(tensor.shape)} in the file, "
+                f"{tuple(expected[name].shape)} in the network"
+            )
+    net.load_state_dict(dict(tensors), strict=False)

@@ -1,0 +1,39 @@
+"""How a network is (re)trained: one block of settings for all methods."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Training(BaseModel):
+    """One training, as a recipe's `[baseline]` or a step's `train = {...}` says it.
+
+    Zero epochs are allowed: the step is measured as it is.
+
+    >>> Training(epochs=3, lr=1e-3).schedule
+    'cosine'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD with Nesterov's form
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0  # on free weights of two or more axes only
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of all steps in which the rate rises from zero
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)  # of `step`: shares of all steps
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # of `step`: factor at each milestone
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 128
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the baseline's soft answers in the loss
+    temperature: Annotated[float, Field(gt=0, le=100)] = 4.0  # of the soft answers
+    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation loss; 0: never stop early
+    clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0: no limit
+    shift: Annotated[int, Field(ge=0, le=64)] = 0  # pad-and-crop augmentation, pixels
+    flip: bool = False  # random mirror images
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: bool = True
