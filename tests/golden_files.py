@@ -1,0 +1,180 @@
+"""Golden files of the format: what they hold, and how they were written.
+
+`python tests/golden_files.py` writes those of the current version again, and their expected contents beside them. Do so
+only before a version is released: afterwards a reader has to read exactly these bytes, for ever.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from graphs import model, node
+
+from netpress.codec import chains, container, stored
+from netpress.codec.container import Press, Tensor
+from netpress.codec.header import Arch, Header
+from netpress.codec.stored import Stored
+from netpress.runtime import Session
+
+FOLDER = Path(__file__).parent / "golden"
+DTYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
+
+
+def numbers(count, salt=0):
+    """Arithmetic instead of a random generator: the same for ever."""
+    return (np.arange(count) * 7919 + 104729 * salt) % 1009
+
+
+def sparse(shape, form, *, table=9, salt=0):
+    elements = int(np.prod(shape))
+    positions = np.flatnonzero(numbers(elements, salt) < 180)
+    if salt % 2:
+        positions = positions[(positions < 5) | (positions > elements // 2)]  # long gaps: fillers
+    if form == "free":
+        return stored.free(((numbers(elements, salt) - 500) / 300).astype(np.float32).reshape(shape), positions)
+    codes = numbers(len(positions), salt + 1) ** 2 % table
+    return Stored(shape, "shared", "float32", positions, codes, ((np.arange(table) - 4) / 7).astype(np.float32))
+
+
+def with_chain(name, value, place, coder):
+    with mock.patch.object(chains, "places", return_value=[place]):
+        return Tensor.of(name, value, coder)
+
+
+def every_chain():
+    tensors = []
+    places = ["mask", *(f"rel{b}" for b in chains.GAP_BITS)]
+    for salt, place in enumerate(places):
+        for coder in chains.CODERS:
+            for form in ("free", "shared"):
+                value = sparse((6, 40), form, salt=salt)
+                tensors.append(with_chain(f"{form}.{place}.{coder}", value, place, coder))
+    for coder in chains.CODERS:
+        codes, table = numbers(300) ** 2 % 33, (np.arange(33) / 31).astype(np.float32)
+        tensors.append(Tensor.of(f"everywhere.{coder}", Stored((300,), "shared", "float32", None, codes, table), coder))
+        same = Stored((50,), "shared", "float16", None, np.full(50, 2), np.float32([1, 2, 0.1]))
+        tensors.append(Tensor.of(f"constant.{coder}", same, coder))
+        empty = stored.free(np.zeros((3, 4), np.float32), np.zeros(0, np.int64))
+        tensors.append(Tensor.of(f"pruned.{coder}", empty, coder))
+    for dtype in DTYPES:
+        raw = (numbers(24) % 251).astype(np.uint8)
+        tensors.append(Tensor.of(f"type.{dtype}", stored.free(raw.astype(dtype).reshape(2, 3, 4))))
+    tensors.append(Tensor.of("half", stored.free(np.float32([0.5, -0.0, 65504, np.inf, 6e-8 * 0]))))
+    tensors.append(Tensor.of("scalar", stored.free(np.array(-3))))
+    tensors.append(Tensor.of("nothing", stored.free(np.zeros((2, 0, 5), np.float32))))
+    flat = sparse((40, 40), "shared")
+    flat = Stored(
+        flat.shape,
+        "shared",
+        "float32",
+        flat.positions,
+        np.arange(len(flat.positions)) % 32,
+        (np.arange(32) / 31).astype(np.float32),
+    )
+    tensors.append(with_chain("two.coders", flat, "rel7", "auto"))
+    tensors.append(
+        Tensor.of("half.table", Stored((4,), "shared", "float32", None, np.arange(4), np.float32([0, 1, -2, 3])))
+    )
+    about = Header(
+        Arch(
+            "own", "EveryChain", {"widths": [1, 2], "bias": True}, (("select", "a.b", 0, (1, 3)), ("dropout", "", 0.5))
+        ),
+        (1, 2, 3),
+        mean=(0.25,),
+        std=(0.5,),
+        classes=("Zwölf", ""),
+        aliases={"tied": "scalar"},
+        meta={"note": "golden", "numbers": [1, -2.5, None]},
+    )
+    return Press(about, tuple(tensors), b"")
+
+
+def long_streams():
+    """Interleaved rANS (a million symbols that say little: 32 lanes), and Huffman codes of many lengths."""
+    table = ((np.arange(16) - 7) / 3).astype(np.float32)
+    index = np.arange(1_100_000)
+    rare = np.where(index * 7919 % 1_100_003 < 150, index % 16, 3)
+    lanes = Tensor.of("lanes", Stored((1100, 1000), "shared", "float32", None, rare, table), "rans")
+    halving = 15 - np.log2(numbers(4000) * 65 + 1).astype(np.int64)
+    lengths = Tensor.of("lengths", Stored((4000,), "shared", "float32", None, halving, table), "huffman")
+    return Press(Header(Arch("zoo", "long"), (1,)), (lanes, lengths))
+
+
+def small_network():
+    """A network that runs: convolution, pooling, two linear layers."""
+    graph = model(
+        [
+            node("Conv", "x t0 t1", "0", pads=[1, 1, 1, 1]),
+            node("Relu", "0", "1"),
+            node("MaxPool", "1", "2", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Flatten", "2", "3"),
+            node("Gemm", "3 t2 t3", "y", transB=1),
+        ],
+        shape=(1, 8, 8),
+        outputs=3,
+    )
+    bias = ((numbers(7) - 500) / 1000).astype(np.float32)
+    tensors = (
+        Tensor.of("conv.weight", sparse((4, 1, 3, 3), "free")),
+        Tensor.of("conv.bias", stored.free(bias[:4])),
+        Tensor.of("fc.weight", sparse((3, 64), "shared")),
+        Tensor.of("fc.bias", stored.free(bias[4:].astype(np.float16).astype(np.float32))),
+    )
+    about = Header(Arch("own", "Small"), (1, 8, 8), (0.1307,), (0.3081,), ("a", "b", "c"))
+    return Press(about, tensors, graph.SerializeToString())
+
+
+FILES = {"v1-every-chain": every_chain, "v1-long-streams": long_streams, "v1-small-network": small_network}
+
+
+def pixels():
+    return (numbers(128) % 256).astype(np.uint8).reshape(2, 1, 8, 8)
+
+
+def digest(tensor):
+    """The little-endian bytes of a restored tensor in hex, or their SHA-256 where that is shorter."""
+    raw = tensor.restore().astype(np.dtype(tensor.dtype).newbyteorder("<")).tobytes()
+    return raw.hex() if len(raw) <= 256 else "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def contents(path):
+    """What a reader must find, as JSON."""
+    press = container.read(path)
+    about = press.header
+    found = {
+        "file_bytes": path.stat().st_size,
+        "network": [about.arch.source, about.arch.name, about.arch.settings, about.arch.edits],
+        "header": [about.input_shape, about.mean, about.std, about.classes, about.aliases, about.meta],
+        "tensors": [[t.name, t.shape, t.form, t.dtype, t.chain, digest(t)] for t in press.tensors],
+    }
+    if press.graph:
+        found["logits"] = Session(path, threads=1).run(pixels()).tolist()
+    return json.loads(json.dumps(found))
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    for name, build in FILES.items():
+        path = FOLDER / f"{name}.press"
+        size = container.write(path, build())
+        path.with_suffix(".json").write_text(json.dumps(contents(path), indent=0) + "\n")
+        print(path.name, size)
+
+
+if __name__ == "__main__":
+    main()

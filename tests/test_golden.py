@@ -1,0 +1,47 @@
+"""Files of every released version are read for ever, and today's code still writes the newest ones to the bit."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+from golden_files import FILES, FOLDER, contents
+
+from netpress.codec import container
+
+PATHS = sorted(FOLDER.glob("*.press"))
+classic_zlib = pytest.mark.skipif(
+    "ng" in zlib.ZLIB_RUNTIME_VERSION, reason="another deflate encoder may write other, equally valid bytes"
+)
+
+
+def test_none_is_missing():
+    assert {path.stem for path in PATHS} >= set(FILES)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_contents_are_as_recorded(path):
+    expected, found = json.loads(path.with_suffix(".json").read_text()), contents(path)
+    logits = found.pop("logits", None), expected.pop("logits", None)
+    assert found == expected
+    if logits[1] is not None:
+        assert np.abs(np.subtract(*logits)).max() < 1e-5
+
+
+@classic_zlib
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_reading_and_writing_gives_the_same_bytes(path):
+    data = path.read_bytes()
+    assert container.dumps(container.loads(data)) == data
+
+
+@classic_zlib
+@pytest.mark.parametrize("name", FILES)
+def test_todays_code_writes_the_same_bytes(name):
+    assert container.dumps(FILES[name]()) == (FOLDER / f"{name}.press").read_bytes()
+
+
+def test_every_chain_is_among_them():
+    chains = {t.chain for path in PATHS for t in container.read(path).tensors}
+    coders, places = ["bits", "huffman", "rans"], ["mask", *(f"rel{b}" for b in range(3, 9))]
+    assert chains >= {"raw", "raw+half", *coders, *(f"{place}+{coder}" for place in places for coder in coders)}
