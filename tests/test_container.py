@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 import tracemalloc
 import zlib
 from contextlib import contextmanager, suppress
@@ -230,6 +231,14 @@ def test_hostile_headers(case):
         loads(raw_file(HOSTILE[case]))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("raw", [b'["' + b'\\"' * 2_000_000, b'"' * 4_000_000, b"[" * 4_000_000])
+def test_hostile_text_is_refused_in_linear_time(raw):
+    start = time.perf_counter()
+    with pytest.raises(FileError):
+        header.parse(raw)
+    assert time.perf_counter() - start < 5  # a second pass per quote would take hours
 
 
 @pytest.mark.parametrize("case", ["huge shape", "huge total", "expansion", "lying size", "huge integer", "no data"])

@@ -1,13 +1,19 @@
 """Files of every released version are read for ever, and today's code still writes the newest ones to the bit."""
 
+import hashlib
 import json
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from golden_files import FILES, FOLDER, contents
+from independent_reader import read
 
 from netpress.codec import container
+from netpress.codec.dictionary import DICTIONARIES
+from netpress.codec.onnx_bytes import OPERATORS
 
 PATHS = sorted(FOLDER.glob("*.press"))
 classic_zlib = pytest.mark.skipif(
@@ -45,3 +51,23 @@ def test_every_chain_is_among_them():
     chains = {t.chain for path in PATHS for t in container.read(path).tensors}
     coders, places = ["bits", "huffman", "rans"], ["mask", *(f"rel{b}" for b in range(3, 9))]
     assert chains >= {"raw", "raw+half", *coders, *(f"{place}+{coder}" for place in places for coder in coders)}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_reader_written_from_the_page_agrees(path):
+    expected = json.loads(path.with_suffix(".json").read_text())
+    header, tensors, graph = read(path.read_bytes(), DICTIONARIES[1])
+    assert [header[1], header[2], header[3], *header[5:]] == expected["header"]
+    assert graph == container.read(path).graph
+    for found, wanted in zip(tensors, expected["tensors"], strict=True):
+        *about, raw = found
+        same = hashlib.sha256(raw).hexdigest() if wanted[-1].startswith("sha256:") else raw.hex()
+        assert [*about, same] == [*wanted[:-1], wanted[-1].removeprefix("sha256:")]
+
+
+def test_the_page_tells_the_truth():
+    page = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+    assert hashlib.sha256(DICTIONARIES[1]).hexdigest() in page
+    listed = re.search(r"of these operators:\n(.*?);", page, re.DOTALL)
+    assert set(listed[1].split()) == OPERATORS
+    assert f"{len(DICTIONARIES[1]):,} bytes" in page

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from netpress.codec import onnx_bytes
 from netpress.codec.onnx_bytes import check, tensor_index, with_initializers
+from netpress.codec.varint import write_varint
 from netpress.errors import FileError
 
 TYPES = (
@@ -169,6 +172,17 @@ def test_spoilt_graphs(case):
     with pytest.raises(FileError, match=what) as caught:
         check(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inner", [b"\x0a\x00", b"\x12\x00", b"\x2a\x00"])
+def test_millions_of_empty_fields_take_little_memory(inner):
+    body = inner * 400_000
+    bomb = b"\x08\x0a" + b"B\x04\n\x00\x10\x14" + b"\x3a" + write_varint(len(body)) + body
+    tracemalloc.start()
+    with pytest.raises(FileError, match=r"more than 262144 fields|appears twice"):
+        check(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
 
 
 @given(st.data())

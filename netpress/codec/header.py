@@ -25,7 +25,8 @@ MAX_TENSORS = 1 << 16
 MAX_TEXT = 1000
 _MAX_INT_DIGITS = 18
 _ARCH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:\-]{0,199}")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Never fails once it has begun, and never goes back: linear in time also where a closing quote is missing.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 Json = Any

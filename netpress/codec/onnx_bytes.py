@@ -21,6 +21,8 @@ Array = NDArray[np.generic]
 MIN_OPSET, MAX_OPSET = 13, 26
 MAX_IR = 13
 MAX_NODES = 1 << 17
+MAX_FIELDS = 1 << 18
+"""Fields of one message, repetitions included."""
 MAX_INTEGERS = 1 << 14
 """Elements of one integer constant inside the graph (indices, shapes, axes)."""
 MAX_FLOATS = 64
@@ -238,7 +240,9 @@ def _walk(data: memoryview, where: str) -> Iterator[tuple[int, _Value]]:
 def _message(data: bytes | memoryview, fields: Mapping[int, bool], where: str) -> _Fields:
     """Fields of one message by number; refuses unknown ones and repetitions that would hide each other."""
     found: _Fields = {}
-    for number, value in _walk(memoryview(data), where):
+    for index, (number, value) in enumerate(_walk(memoryview(data), where)):
+        if index >= MAX_FIELDS:
+            raise FileError(f"{where}: more than {MAX_FIELDS} fields")
         if number not in fields:
             raise FileError(f"{where}: field {number} is not allowed here (subgraph, function, external data, ...)")
         values = found.setdefault(number, [])

@@ -1,0 +1,214 @@
+"""A second reader of `.press` files, written from docs/format.md alone: plain Python, nothing of netpress in it.
+
+Slow and trusting; it exists to prove that the page says enough. The dictionary is passed in.
+"""
+
+import json
+import math
+import struct
+import zlib
+
+FORMATS = dict(
+    zip(
+        [
+            "float16",
+            "float32",
+            "float64",
+            "bool",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint16",
+            "uint32",
+            "uint64",
+        ],
+        "efd?bhiqBHIQ",
+        strict=True,
+    )
+)
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 128:
+            return value, at
+
+
+def inflate(packed, dictionary):
+    """An inflater without dictionaries reads them too: the trick of section 1."""
+    size = len(dictionary)
+    stored = bytes([0]) + struct.pack("<HH", size, size ^ 0xFFFF) + dictionary
+    return zlib.decompress(stored + packed, -15)[size:] if packed else b""
+
+
+class Bits:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        value = 0
+        for _ in range(count):
+            value = value << 1 | self.data[self.at >> 3] >> (7 - self.at % 8) & 1
+            self.at += 1
+        return value
+
+    def golomb(self, order):
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros + order | self.take(zeros + order)) - (1 << order)
+
+    def presence(self, alphabet):
+        present, symbol, run = [], self.golomb(0), 0
+        while symbol < alphabet:
+            run += 1
+            length = self.golomb(0) + 1
+            present += range(symbol, symbol + length) if run % 2 else []
+            symbol += length
+        return present
+
+    def align(self):
+        self.at = (self.at + 7) // 8 * 8
+
+
+def read_bits(data, alphabet, count):
+    source, width = Bits(data), (alphabet - 1).bit_length()
+    return [source.take(width) for _ in range(count)]
+
+
+def read_huffman(data, alphabet, count):
+    source = Bits(data)
+    present = source.presence(alphabet)
+    if len(present) == 1:
+        return present * count
+    length, lengths = (len(present) - 1).bit_length(), []
+    for symbol in present:
+        folded = source.golomb(0)
+        length += (folded + 1) // 2 if folded % 2 else -(folded // 2)
+        lengths.append((length, symbol))
+    source.align()
+    codes, code, before = {}, -1, min(lengths)[0]
+    for length, symbol in sorted(lengths):
+        code = (code + 1) << (length - before)
+        codes[length, code], before = symbol, length
+    out = []
+    while len(out) < count:
+        length = code = 0
+        while (length, code) not in codes:
+            length, code = length + 1, code << 1 | source.take(1)
+        out.append(codes[length, code])
+    return out
+
+
+def read_rans(data, alphabet, count):
+    if data[0] == 0x0F:
+        return [struct.unpack_from("<H", data, 1)[0]] * count
+    lanes, precision = 1 << (data[0] & 15), (data[0] >> 4) + 1
+    source = Bits(data[1:])
+    present = source.presence(alphabet)
+    frequencies, g = [], (1 << precision) // len(present)
+    for _ in present[1:]:
+        g = source.golomb(max(0, g.bit_length() - 1)) + 1
+        frequencies.append(g)
+    frequencies.append((1 << precision) - sum(frequencies))
+    source.align()
+    slots = [(s, f, sum(frequencies[:i])) for i, (s, f) in enumerate(zip(present, frequencies, strict=True))]
+    lookup = [entry for entry in slots for _ in range(entry[1])]
+    at = 1 + source.at // 8
+    states = list(struct.unpack_from(f"<{lanes}I", data, at))
+    words = iter(struct.unpack(f"<{(len(data) - at - 4 * lanes) // 2}H", data[at + 4 * lanes :]))
+    out = []
+    for i in range(count):
+        x = states[i % lanes]
+        slot = x & (1 << precision) - 1
+        symbol, f, c = lookup[slot]
+        x = f * (x >> precision) + slot - c
+        states[i % lanes] = x if x >= 65536 else x * 65536 + next(words)
+        out.append(symbol)
+    assert next(words, None) is None
+    assert set(states) == {65536}
+    return out
+
+
+def stream(data, alphabet, count, coder):
+    if alphabet <= 1 or not count:
+        return [0] * count
+    return {"bits": read_bits, "huffman": read_huffman, "rans": read_rans}[coder](data, alphabet, count)
+
+
+def gaps(data, at, width, coder):
+    m, at = varint(data, at)
+    s, at = varint(data, at)
+    p, positions, top = 0, [], (1 << width) - 1
+    for g in stream(data[at : at + s], 1 << width, m, coder):
+        if g < top:
+            positions.append(p + g)
+        p += g + (g < top)
+    return positions, at + s
+
+
+def tensor(data, shape, chain, form, dtype):
+    """The restored tensor as bytes."""
+    words, n, at = chain.split("+"), math.prod(shape), 0
+    code = "e" if words[-1] == "half" else "f" if form == "shared" else FORMATS[dtype]
+    words = words[:-1] if words[-1] == "half" else words
+    table, positions = [], None
+    if form == "shared":
+        k, at = varint(data, 0)
+        table = struct.unpack_from(f"<{k}{code}", data, at)
+        at += k * struct.calcsize(code)
+    if words[0] == "mask":
+        end = len(data)
+        if form == "free":
+            s, at = varint(data, at)
+            end = at + s
+        symbols = stream(data[at:end], len(table) + 1 if table or form == "shared" else 2, n, words[1])
+        positions = [i for i, symbol in enumerate(symbols) if symbol]
+        indices, at = [symbol - 1 for symbol in symbols if symbol], end
+    else:
+        if words[0].startswith("rel"):
+            positions, at = gaps(data, at, int(words[0][3:]), words[1])
+        if form == "shared":
+            indices = stream(data[at:], len(table), n if positions is None else len(positions), words[-1])
+    if form == "free":
+        values = struct.unpack(f"<{n if positions is None else len(positions)}{code}", data[at:])
+    else:
+        values = [table[index] for index in indices]
+    if positions is not None:
+        dense = [0] * n
+        for position, value in zip(positions, values, strict=True):
+            dense[position] = value
+        values = dense
+    return struct.pack(f"<{n}{FORMATS[dtype]}", *values)
+
+
+def read(data, dictionary):
+    """Header fields, tensors as (name, shape, form, dtype, chain, bytes), graph."""
+    assert data[:10] == bytes.fromhex("894E5052 0D0A1A0A 01 01")
+    at, sizes = 10, []
+    for _ in range(4):
+        size, at = varint(data, at)
+        sizes.append(size)
+    chunks, tensors = [], []
+
+    def chunk(size, start):
+        nonlocal at
+        body = data[at : at + size]
+        at += size + 4
+        assert zlib.crc32(data[start : at - 4]) == struct.unpack_from("<I", data, at - 4)[0]
+        return body
+
+    chunks = [inflate(chunk(sizes[0], 0), dictionary), inflate(chunk(sizes[2], at), dictionary)]
+    assert [len(c) for c in chunks] == [sizes[1], sizes[3]]
+    header = json.loads(chunks[0])
+    header += [[], [], [], [], {}, {}][len(header) - 2 :]
+    for row in header[4]:
+        name, shape, size, chain, form, dtype = row + [4 * math.prod(row[1]), "raw", "free", "float32"][len(row) - 2 :]
+        tensors.append((name, shape, form, dtype, chain, tensor(chunk(size, at), shape, chain, form, dtype)))
+    assert at == len(data)
+    return header, tensors, chunks[1]
