@@ -1,0 +1,84 @@
+"""What the benchmarks share: one thread, interleaved rounds of CPU time, claims with margins, the last line in JSON."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # before numpy is imported: import this module first
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A measured value against its limit; `at_least` says on which side it must lie."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value lies on the right side."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def margin(self) -> float:
+        """How far on the good side, as a fraction of the limit; negative: missed."""
+        return (self.value / self.limit - 1) * (1 if self.at_least else -1)
+
+
+def at_least(name: str, value: float, limit: float) -> Claim:
+    """Claim that the value reaches the limit."""
+    return Claim(name, value, limit, at_least=True)
+
+
+def at_most(name: str, value: float, limit: float) -> Claim:
+    """Claim that the value does not exceed the limit."""
+    return Claim(name, value, limit, at_least=False)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of one call, all threads of this process."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run all sides in turn, `rounds` times; CPU seconds of each run."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            seconds[name].append(cpu_seconds(work))
+    return seconds
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and range, for a table."""
+    return f"{statistics.median(seconds):8.3f} ({min(seconds):.3f}..{max(seconds):.3f})"
+
+
+def finish(results: dict[str, object], claims: list[Claim], *, check: bool) -> int:
+    """Print the claims and, last, everything as one JSON object; the exit code."""
+    print()
+    for claim in claims:
+        sign, verdict = (">=" if claim.at_least else "<="), ("holds" if claim.holds else "FAILS")
+        print(f"{verdict}  {claim.name}: {claim.value:.6g} {sign} {claim.limit:g}, margin {claim.margin:+.1%}")
+    sys.stdout.flush()
+    made = {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "threads": 1,
+        "numpy": version("numpy"),
+        "when": time.strftime("%Y-%m-%d"),
+    }
+    listed = [{**vars(c), "holds": c.holds, "margin": round(c.margin, 4)} for c in claims]
+    print(json.dumps({**made, **results, "claims": listed}))
+    return 1 if check and not all(claim.holds for claim in claims) else 0
