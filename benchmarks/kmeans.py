@@ -5,7 +5,7 @@
 Ours runs until nothing changes, at most 10,000 steps. scikit-learn runs with one start (n_init=1), its default
 tolerance and steps, its faster algorithm for one dimension ("lloyd"; "elkan" took 1.6 times as long when tried), on one
 thread, from its default start and from the linear one. From the linear start it can end lower than ours: it moves empty
-clusters elsewhere, while ours keeps them as the method does that we follow. Who wants the least inertia takes "optimal".
+clusters elsewhere, while ours keeps them, as in the method that we follow. The least inertia comes from "optimal".
 """
 
 import common  # isort: skip  (sets the number of threads)
