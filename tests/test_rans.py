@@ -193,6 +193,8 @@ def test_a_stream_of_too_many_steps_is_refused():
     data = rans.encode(np.array([0, 1, 1, 1]), 2)
     with pytest.raises(FileError, match="not allowed"):
         rans.decode(data, 2, (1 << 20) + 1)
+    with pytest.raises(FileError, match="empty"):
+        rans.decode(b"", 2, (1 << 20) + 1)
 
 
 @pytest.mark.parametrize("first", [0x0D, 0x0E, 0x1F, 0xFF])

@@ -182,7 +182,9 @@ def _write_table(table: _Table, alphabet: int) -> bytes:
 
 def _read(data: bytes | memoryview, alphabet: int, count: int) -> tuple[_Table, NDArray[np.uint32], NDArray[np.uint16]]:
     """Read table, start states and words; raise FileError unless they are well formed."""
-    lanes_log2, n = (data[0] & 15, (data[0] >> 4) + 1) if len(data) else (0, 1)
+    if not len(data):
+        raise FileError(f"{_WHAT}: empty, but {count} symbols of {alphabet} expected; fetch the file again")
+    lanes_log2, n = data[0] & 15, (data[0] >> 4) + 1
     if lanes_log2 > _MAX_LANES_LOG2 or count > 1 << (_MAX_STEPS_LOG2 + lanes_log2):
         raise FileError(f"{_WHAT}: first byte {data[0]:#04x} is not known, or not allowed for {count} symbols")
     reader = TableReader.open(_WHAT, data[1:], alphabet)
