@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpress.codec import chains, stored
+from netpress.codec import chains, relative_index, stored
 from netpress.codec.stored import Stored, free, pack, restore, restored_bytes, unpack
 from netpress.errors import FileError
 
@@ -103,9 +103,9 @@ def test_two_coders_may_share_a_chain():
 @pytest.mark.parametrize("bits", chains.GAP_BITS)
 def test_gaps_at_the_edges(kept, bits):
     positions = np.array(kept, np.int64)
-    symbols = chains.gaps(positions, bits)
+    symbols = relative_index.gaps(positions, bits)
     assert not len(symbols) or symbols.max() < 1 << bits
-    assert chains.from_gaps(symbols, bits, elements=1000).tolist() == kept
+    assert relative_index.from_gaps(symbols, bits, elements=1000).tolist() == kept
 
 
 def test_half_is_taken_only_where_nothing_is_lost():

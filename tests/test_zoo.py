@@ -69,7 +69,10 @@ def test_structural_settings_are_settings_too():
 
 
 def test_four_by_four_same_pool_uses_padding_one():
-    assert (zoo.create("condensenet-mnist-vanilla").pool2.padding, zoo.create("condensenet-mnist-1").pool2.padding) == (1, 0)
+    assert (zoo.create("condensenet-mnist-vanilla").pool2.padding, zoo.create("condensenet-mnist-1").pool2.padding) == (
+        1,
+        0,
+    )
 
 
 @pytest.mark.parametrize("pool", range(2, 15))

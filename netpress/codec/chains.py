@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec import bits, huffman, rans
+from netpress.codec import bits, huffman, rans, relative_index
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
 
@@ -115,48 +115,9 @@ def _encode(symbols: Symbols, alphabet: int, coder: str) -> bytes:
     return _ENCODE[coder](symbols, alphabet)
 
 
-def gaps(positions: NDArray[np.int64], bits_per_gap: int) -> NDArray[np.int64]:
-    """Turn positions into gaps, fillers included.
-
-    >>> gaps(np.array([0, 2, 12]), 3).tolist()
-    [0, 1, 7, 2]
-
-    Args:
-        positions: [n], ascending, each once.
-        bits_per_gap: b, 3..8.
-
-    Returns:
-        [m] symbols in 0..2^b - 1.
-    """
-    top = (1 << bits_per_gap) - 1
-    skips = np.diff(positions, prepend=-1) - 1
-    fillers = skips // top
-    symbols = np.full(len(positions) + int(fillers.sum()), top, np.int64)
-    symbols[np.cumsum(fillers + 1) - 1] = skips % top
-    return symbols
-
-
-def from_gaps(symbols: Symbols, bits_per_gap: int, *, elements: int) -> NDArray[np.int64]:
-    """Turn gaps back into positions.
-
-    >>> from_gaps(np.array([0, 1, 7, 2]), 3, elements=13)
-    array([ 0,  2, 12])
-
-    Raises:
-        FileError: a filler at the end, or a position beyond the tensor.
-    """
-    top = (1 << bits_per_gap) - 1
-    kept = symbols != top
-    ends = np.cumsum(symbols + kept, dtype=np.int64) - 1
-    if len(ends) and (not kept[-1] or ends[-1] >= elements):
-        raise FileError(f"gaps end at entry {ends[-1]} of {elements}, or with a filler")
-    positions: NDArray[np.int64] = ends[kept]
-    return positions
-
-
 def write_gaps(positions: NDArray[np.int64], bits_per_gap: int, coders: Iterable[str]) -> tuple[str, bytes]:
     """The support as gaps: number of gaps, bytes of the stream, stream; and the coder chosen."""
-    symbols = gaps(positions, bits_per_gap)
+    symbols = relative_index.gaps(positions, bits_per_gap)
     coder, stream = shortest(symbols, 1 << bits_per_gap, coders)
     return coder, write_varint(len(symbols)) + write_varint(len(stream)) + stream
 
@@ -173,7 +134,7 @@ def read_gaps(data: bytes, at: int, how: Chain, elements: int) -> tuple[NDArray[
     if count > elements or size > len(data) - at:
         raise FileError(f"{count} gaps in {size} bytes: more than {elements} entries or {len(data)} bytes")
     symbols = decode(data[at : at + size], 1 << bits_per_gap, count, how.first)
-    return from_gaps(symbols, bits_per_gap, elements=elements), at + size
+    return relative_index.from_gaps(symbols, bits_per_gap, elements=elements), at + size
 
 
 def places(
@@ -199,7 +160,7 @@ def places(
     # With free values (one code) the codes' stream is empty and costs nothing.
     costs = [_bits_needed(dense, coders)]
     for b in GAP_BITS:
-        histogram = np.bincount(gaps(positions, b), minlength=1 << b)
+        histogram = np.bincount(relative_index.gaps(positions, b), minlength=1 << b)
         costs.append(_bits_needed(histogram, coders) + _bits_needed(inside, coders))
     best = sorted(range(len(names)), key=costs.__getitem__)[:2]
     return [names[index] for index in sorted(best)]

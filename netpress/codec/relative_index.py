@@ -7,10 +7,10 @@ ignored.
 
 Two ways to tell fillers from entries:
 
-- the paper's (`Gaps.codes` with `Gaps.literal`): 2^b codes; a filler has the code 2^b - 1 and a value of zero in the
-  value stream. Items stored: entries + fillers, each b bits and one value.
-- ours (`Gaps.symbols`): one more symbol, 2^b, says "advance by 2^b, no entry", and a filler stores no value. After
-  entropy coding this is never larger: both streams of the paper's form pay for the filler, here it is paid for once.
+- the paper's (`encode`, `Gaps.literal`): 2^b codes; a filler has the code 2^b - 1 and a value of zero in the value
+  stream. Items stored: entries + fillers, each b bits and one value.
+- the file's (`gaps`): the last of the 2^b codes only ever means "advance by 2^b - 1, no entry"; a filler stores no
+  value, and a first entry at index 0 needs no flag. The paper's form pays for a filler in both streams, this one once.
 
 Source: Han et al., Deep Compression, section 2. The paper does not say what becomes of a first entry at index 0.
 """
@@ -41,19 +41,6 @@ class Gaps:
     filler: NDArray[np.bool_]
     first_at_zero: bool
     bits: int
-
-    @property
-    def alphabet(self) -> int:
-        """Number of different `symbols`: 2^bits + 1."""
-        return (1 << self.bits) + 1
-
-    def symbols(self) -> NDArray[np.int32]:
-        """The gaps in our form: the code, or 2^bits for a filler.
-
-        >>> encode(np.array([1, 4, 15]), bits=3).symbols()
-        array([0, 2, 8, 2], dtype=int32)
-        """
-        return self.codes + self.filler.astype(np.int32)
 
     def literal(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The paper's value stream: the entries' values, with a zero for each filler.
@@ -104,25 +91,11 @@ def encode(positions: NDArray[np.int64], bits: int) -> Gaps:
     return Gaps(codes, filler, first_at_zero, bits)
 
 
-def from_symbols(symbols: NDArray[np.integer], *, bits: int, first_at_zero: bool) -> Gaps:
-    """Build gaps from our form, `Gaps.symbols`.
-
-    Raises:
-        FileError: a symbol above 2^bits, or bits out of range.
-
-    >>> from_symbols(np.array([0, 2, 8, 2]), bits=3, first_at_zero=False).codes
-    array([0, 2, 7, 2], dtype=int32)
-    """
-    _check_bits(bits, FileError)
-    filler = symbols == 1 << bits
-    return Gaps(symbols.astype(np.int32) - filler, filler, first_at_zero, bits)
-
-
 def decode(gaps: Gaps, size: int) -> NDArray[np.int64]:
     """Turn gaps back into positions.
 
     Args:
-        gaps: from `encode`, `from_symbols`, or read from a file in the paper's form.
+        gaps: from `encode`, or read from a file in the paper's form.
         size: number of elements of the flattened tensor.
 
     Returns:
@@ -152,6 +125,45 @@ def decode(gaps: Gaps, size: int) -> NDArray[np.int64]:
     if int(ends[-1]) >= size:
         raise FileError(f"{_WHAT}: positions below {size} expected, got {ends[-1]}; fetch the file again")
     return ends[~filler]
+
+
+def gaps(positions: NDArray[np.int64], bits_per_gap: int) -> NDArray[np.int64]:
+    """Turn positions into gaps, fillers included.
+
+    >>> gaps(np.array([0, 2, 12]), 3).tolist()
+    [0, 1, 7, 2]
+
+    Args:
+        positions: [n], ascending, each once.
+        bits_per_gap: b, 3..8.
+
+    Returns:
+        [m] symbols in 0..2^b - 1.
+    """
+    top = (1 << bits_per_gap) - 1
+    skips = np.diff(positions, prepend=-1) - 1
+    fillers = skips // top
+    symbols = np.full(len(positions) + int(fillers.sum()), top, np.int64)
+    symbols[np.cumsum(fillers + 1) - 1] = skips % top
+    return symbols
+
+
+def from_gaps(symbols: NDArray[np.integer], bits_per_gap: int, *, elements: int) -> NDArray[np.int64]:
+    """Turn gaps back into positions.
+
+    >>> from_gaps(np.array([0, 1, 7, 2]), 3, elements=13)
+    array([ 0,  2, 12])
+
+    Raises:
+        FileError: a filler at the end, or a position beyond the tensor.
+    """
+    top = (1 << bits_per_gap) - 1
+    kept = symbols != top
+    ends = np.cumsum(symbols + kept, dtype=np.int64) - 1
+    if len(ends) and (not kept[-1] or ends[-1] >= elements):
+        raise FileError(f"gaps end at entry {ends[-1]} of {elements}, or with a filler")
+    positions: NDArray[np.int64] = ends[kept]
+    return positions
 
 
 def _check_bits(bits: int, error: type[ValueError] | type[FileError]) -> None:

@@ -1,0 +1,320 @@
+"""The command line: verbs that parse, call one function, and print. Tables to stdout, progress to stderr.
+
+Exit codes: 0 done, 1 a budget is missed, 2 a mistake that the user can mend (one line), 3 ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import netpress
+from netpress import inspect as inspection
+from netpress.errors import NetpressError, RecipeError
+
+Args = argparse.Namespace
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: words after `netpress`; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.call(args)
+    except NetpressError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on where this one ended", 130)
+    except BrokenPipeError:
+        return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("netpress"):
+            raise
+        return _complain(f"this command needs {error.name}: pip install 'netpress[compress]'", 2)
+    except Exception:  # noqa: BLE001  the boundary: whatever reaches it is our fault, and is shown whole
+        traceback.print_exc()
+        return _complain("this is a mistake of netpress, not yours: please report the lines above", 3)
+    return code
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"netpress: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="netpress", description="Make a convolutional network small and fast, and prove it.")
+    parser.add_argument("--version", action="version", version=f"netpress {netpress.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    for name, (call, options) in _VERBS.items():
+        help_text = (call.__doc__ or "").splitlines()[0]
+        verb = verbs.add_parser(name, help=help_text, description=help_text)
+        verb.set_defaults(call=call)
+        for option in options:
+            flags, settings = _OPTIONS[option]
+            verb.add_argument(*flags, **settings)
+    return parser
+
+
+def _demo(args: Args) -> int:
+    """Compress a small network on real handwritten digits; no download, under two minutes."""
+    return _finish(args, recipe="demo")
+
+
+def _run(args: Args) -> int:
+    """Run a recipe: a preset's name or a TOML file."""
+    return _finish(args, recipe=args.recipe_name, data=args.data)
+
+
+def _train(args: Args) -> int:
+    """Train a network without compressing it."""
+    return _finish(args, recipe="train", net=args.model, data=args.data)
+
+
+def _compress(args: Args) -> int:
+    """Compress a network of yours with a recipe, within a budget."""
+    return _finish(args, recipe=args.recipe, net=args.model, data=args.data)
+
+
+def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None = None) -> int:
+    """What `run`, `train`, `compress` and `demo` share: one run, then its verdict."""
+    from netpress.job import Options, run
+    from netpress.recipe import quoted
+    from netpress.terminal import Terminal
+
+    overrides = _settings(args.set)
+    for limit in ("max_drop", "min_top1", "max_size", "max_params", "max_macs", "max_latency"):
+        if (value := getattr(args, limit, None)) is not None:
+            overrides[f"budget.{limit}"] = quoted(value)
+    if net is not None:
+        overrides["network.name"] = quoted(net)
+    if getattr(args, "weights", None):
+        overrides["network.weights"] = quoted(args.weights)
+    with Terminal(quiet=args.quiet or args.json) as terminal:
+        options = Options(
+            seed=args.seed,
+            device=args.device,
+            precision=args.precision,
+            data_root=args.data_root,
+            fresh=args.fresh,
+            progress=terminal.progress,
+            say=terminal.say,
+        )
+        done = run(recipe, data=data, out=args.out, options=options, overrides=overrides)
+    _show_verdict(args, done)
+    return 0 if done.met else 1
+
+
+def _show_verdict(args: Args, done: Any) -> None:
+    numbers, final, baseline = done.metrics, done.metrics["final"], done.metrics["baseline"]
+    if args.json:
+        print(json.dumps({**numbers, "folder": str(done.folder)}))
+        return
+    rows = [
+        [row["name"], row["file_bytes"], 4 * baseline["params"] / row["file_bytes"], row["nonzero"], 100 * row["top1"]]
+        + [100 * row["validation"]["top1"], row["seconds"]]
+        for row in [baseline, *numbers["steps"]]
+    ]
+    print(inspection.table(rows, ["step", "bytes", "ratio", "nonzero", "top-1 %", "validation %", "seconds"]))
+    for verdict in numbers["budget"]:
+        word = "met" if verdict["met"] else "MISSED"
+        print(f"budget {verdict['limit']}: allowed {verdict['allowed']:g}, measured {verdict['measured']:g}: {word}")
+    drop = 100 * (baseline["top1"] - final["top1"])
+    print(
+        f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "
+        f"top-1 {final['top1']:.2%}, baseline {baseline['top1']:.2%} ({-drop:+.2f} points)"
+    )
+    print(f"file   {done.folder / 'model.press'}\nreport {done.folder / 'report.html'}")
+
+
+def _measure(args: Args) -> int:
+    """Count a network's parameters, multiply-adds and memory; with --data, its accuracy."""
+    from netpress.measure.target import measure_file, measure_network
+
+    path = Path(args.target)
+    facts = (
+        measure_file(path, data=args.data, root=args.data_root)
+        if path.suffix == ".press"
+        else measure_network(args.target, data=args.data, root=args.data_root, shape=args.shape)
+    )
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    head = ["layer", "kind", "params", "nonzero", "macs", "output"]
+    print(inspection.table([[row[h] for h in head] for row in facts.pop("layers")], head))
+    for name, value in facts.items():
+        print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+    return 0
+
+
+def _inspect(args: Args) -> int:
+    """Show where every byte of a .press file goes."""
+    facts = inspection.describe(Path(args.file))
+    print(json.dumps(facts) if args.json else inspection.text(facts))
+    return 0
+
+
+def _pack(args: Args) -> int:
+    """Write a trained network as a .press file, without loss."""
+    from netpress.pack import pack
+
+    saved = pack(args.model, Path(args.weights), Path(args.out), shape=args.shape, mean=args.mean, std=args.std)
+    print(json.dumps({"file_bytes": saved.file_bytes}) if args.json else f"{args.out}: {saved.file_bytes:,} bytes")
+    return 0
+
+
+def _unpack(args: Args) -> int:
+    """Write the tensors of a .press file as .npz or .safetensors."""
+    from netpress.unpack import unpack
+
+    count = unpack(Path(args.file), Path(args.out))
+    print(json.dumps({"tensors": count}) if args.json else f"{args.out}: {count} tensors")
+    return 0
+
+
+def _export(args: Args) -> int:
+    """Write the ONNX model that a .press file holds."""
+    from netpress import atomic
+    from netpress.runtime import graph_bytes
+
+    size = atomic.write(Path(args.out), graph_bytes(args.file))
+    print(json.dumps({"file_bytes": size}) if args.json else f"{args.out}: {size:,} bytes")
+    return 0
+
+
+def _list(args: Args) -> int:
+    """List networks, data sets, methods and recipes."""
+    from netpress import data, methods, recipe, zoo
+
+    facts = {
+        "networks": {name: zoo.describe(name).source for name in zoo.names()},
+        "data": dict.fromkeys(data.names(), "") | dict.fromkeys(("folder:PATH", "npz:PATH", "path.py:factory"), ""),
+        "methods": {name: (kind.__doc__ or "").splitlines()[0] for name, kind in methods.available().items()},
+        "recipes": recipe.presets(),
+    }
+    chosen = {args.what: facts[args.what]} if args.what else facts
+    if args.json:
+        print(json.dumps(chosen))
+        return 0
+    for title, entries in chosen.items():
+        print(f"{title}\n" + "\n".join(f"  {name:<32} {line}".rstrip() for name, line in entries.items()))
+    return 0
+
+
+def _show(args: Args) -> int:
+    """Show a recipe with all its defaults, a method's settings, or a network's numbers."""
+    from netpress.show import show
+
+    print(show(args.name, plain=args.json))
+    return 0
+
+
+def _check(args: Args) -> int:
+    """Check a .press file (bytes, graph, with --data its accuracy without PyTorch) or a recipe."""
+    from netpress.checks import check
+
+    facts = check(args.target, data=args.data, root=args.data_root)
+    print(json.dumps(facts) if args.json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+    return 0
+
+
+def _report(args: Args) -> int:
+    """Write report.html of a run folder."""
+    from netpress.report import write_report
+
+    path = write_report(Path(args.folder))
+    print(json.dumps({"report": str(path)}) if args.json else path)
+    return 0
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {pair!r}: expected key=value, for instance step.0.sparsity=0.9")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.replace("x", ",").split(","))
+
+
+_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "model": (("model",), {"help": "a zoo name, torchvision:NAME, timm:NAME or path.py:factory"}),
+    "target": (("target",), {"help": "a .press file, or what the verb's description says"}),
+    "file": (("file",), {"help": "a .press file"}),
+    "folder": (("folder",), {"help": "a run folder"}),
+    "name": (("name",), {"help": "of a recipe, method or network"}),
+    "what": (("what",), {"nargs": "?", "choices": ["networks", "data", "methods", "recipes"]}),
+    "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
+    "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
+    "data": (("--data",), {"help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
+    "data!": (("--data",), {"required": True, "help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
+    "weights": (("--weights",), {"help": ".safetensors, .pt, .pth, .th or .npz; without: trained first"}),
+    "weights!": (("--weights",), {"required": True, "help": ".safetensors, .pt, .pth, .th or .npz"}),
+    "out!": (("--out",), {"required": True, "help": "where to write"}),
+    "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),
+    "shape": (("--shape",), {"type": _sizes, "help": "of one image, for instance 3x32x32"}),
+    "mean": (("--mean",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.5,0.5,0.5"}),
+    "std": (("--std",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.2,0.2,0.2"}),
+    "max-drop": (("--max-drop",), {"help": "points of top-1 below the baseline"}),
+    "min-top1": (("--min-top1",), {"help": "per cent of top-1"}),
+    "max-size": (("--max-size",), {"help": "of the file: 20kB, 10%%"}),
+    "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
+    "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
+    "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
+    "seed": (("--seed",), {"type": int, "default": 0}),
+    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "auto"]}),
+    "precision": (("--precision",), {"choices": ["32-true", "bf16-mixed"], "help": "replaces the recipe's"}),
+    "data-root": (("--data-root",), {"help": "where data sets lie (else NETPRESS_DATA, else the user's cache)"}),
+    "set": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "change the recipe"}),
+    "fresh": (("--fresh",), {"action": "store_true", "help": "throw an earlier run in the folder away"}),
+    "json": (("--json",), {"action": "store_true", "help": "one JSON object on stdout"}),
+    "quiet": (("--quiet",), {"action": "store_true", "help": "no progress on stderr"}),
+}
+_COMMON = ("seed", "device", "precision", "data-root", "set", "fresh", "json", "quiet")
+_BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency")
+
+_VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
+    "demo": (_demo, ("out-demo", *_COMMON)),
+    "run": (_run, ("recipe_name", "data", "out!", *_COMMON)),
+    "train": (_train, ("model", "data!", "out!", *_COMMON)),
+    "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *_BUDGET, *_COMMON)),
+    "measure": (_measure, ("target", "data", "shape", "data-root", "json")),
+    "inspect": (_inspect, ("file", "json")),
+    "pack": (_pack, ("model", "weights!", "out!", "shape", "mean", "std", "json")),
+    "unpack": (_unpack, ("file", "out!", "json")),
+    "export": (_export, ("file", "out!", "json")),
+    "list": (_list, ("what", "json")),
+    "show": (_show, ("name", "json")),
+    "check": (_check, ("target", "data", "data-root", "json")),
+    "report": (_report, ("folder", "json")),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
