@@ -84,6 +84,7 @@ def without_weights(model: ir.Model, sources: Mapping[str, str], *, count: int) 
     """
     graph = model.graph
     _simplify_reshapes(graph)
+    _split_at_once(graph)
     _drop_identities(graph)
     _drop_dead(graph)
     extra = _rename(graph, sources, count)
@@ -103,12 +104,10 @@ def _simplify_reshapes(graph: ir.Graph) -> None:
         sizes = [d if isinstance(d, int) else -1 for d in shape]
         if sizes.count(-1) != 1 or 0 in sizes:
             continue
-        if len(sizes) == 2 and sizes[0] == -1 and _batch_first(node.inputs[0]):
+        if len(sizes) == 2 and _same_batch(node.inputs[0], shape):
             _replace(graph, node, ir.node("Flatten", [node.inputs[0]], {"axis": 1}))
             continue
-        constant = ir.Value(name=f"{node.outputs[0].name}_shape", const_value=ir.tensor(np.array(sizes, np.int64)))
-        graph.register_initializer(constant)
-        node.replace_input_with(1, constant)
+        node.replace_input_with(1, _register(graph, f"{node.outputs[0].name}_shape", sizes))
         node.attributes.pop("allowzero", None)
 
 
@@ -117,23 +116,66 @@ def _is_constant(value: ir.Value) -> bool:
     return producer is not None and producer.op_type == "Constant"
 
 
-def _batch_first(value: ir.Value | None) -> bool:
-    """Whether the batch is the first axis and the only open one: then Flatten(1) is the reshape."""
+def _same_batch(value: ir.Value | None, shape: ir.Shape) -> bool:
+    """Whether the batch is the first axis before and after, and the only open one: then Flatten(1) is the reshape."""
     if value is None or value.shape is None:
         return False
     dims = list(value.shape)
-    return not isinstance(dims[0], int) and all(isinstance(d, int) for d in dims[1:])
+    # (n, 64) -> (4 n, 16) has an open first axis too, but another one
+    return not isinstance(dims[0], int) and dims[0] == shape[0] and all(isinstance(d, int) for d in dims[1:])
 
 
 def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     graph.insert_before(old, new)
     result = old.outputs[0]
     new.outputs[0].name, new.outputs[0].shape, new.outputs[0].type = result.name, result.shape, result.type
-    ir.convenience.replace_all_uses_with(result, new.outputs[0])
-    for i, output in enumerate(graph.outputs):
-        if output is result:
-            graph.outputs[i] = new.outputs[0]
+    ir.convenience.replace_all_uses_with(result, new.outputs[0], replace_graph_outputs=True)
     graph.remove(old, safe=True)
+
+
+def _split_at_once(graph: ir.Graph) -> None:
+    """One Split for the sequence that the exporter makes of `chunk` and `split`: runtimes know no sequences."""
+    for node in list(graph):
+        if node.op_type != "SplitToSequence" or node.inputs[0] is None or node.inputs[1] is None:
+            continue
+        source, axis, size = node.inputs[0], node.attributes["axis"].as_int(), _constant(node.inputs[1])
+        readers = [user for user, _ in node.outputs[0].uses()]
+        places = [_constant(user.inputs[1]) for user in readers if user.op_type == "SequenceAt"]
+        known = [int(place) for place in places if place is not None]
+        total = None if source.shape is None else source.shape[axis]
+        if size is None or not isinstance(total, int) or len(known) < len(readers):
+            continue
+        step = int(size) if size.ndim == 0 else 0
+        sizes = [min(step, total - at) for at in range(0, total, step)] if step else size.tolist()
+        split = ir.node(
+            "Split",
+            [source, _register(graph, f"{node.outputs[0].name}_sizes", sizes)],
+            {"axis": axis},
+            num_outputs=len(sizes),
+        )
+        graph.insert_before(node, split)
+        for user, place in zip(readers, known, strict=True):
+            part = split.outputs[place]
+            part.shape, part.type = user.outputs[0].shape, user.outputs[0].type
+            ir.convenience.replace_all_uses_with(user.outputs[0], part, replace_graph_outputs=True)
+            graph.remove(user, safe=True)
+        graph.remove(node, safe=True)
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    """The number or list that a node's input holds; None where it is computed."""
+    producer = None if value is None else value.producer()
+    if value is not None and value.const_value is not None:
+        return np.asarray(value.const_value.numpy())
+    if producer is None or producer.op_type != "Constant" or "value" not in producer.attributes:
+        return None
+    return np.asarray(producer.attributes["value"].as_tensor().numpy())
+
+
+def _register(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
+    constant = ir.Value(name=name, const_value=ir.tensor(np.array(numbers, np.int64)))
+    graph.register_initializer(constant)
+    return constant
 
 
 def _drop_dead(graph: ir.Graph) -> None:
@@ -167,8 +209,9 @@ def _drop_identities(graph: ir.Graph) -> None:
 def _rename(graph: ir.Graph, sources: Mapping[str, str], count: int) -> list[Array]:
     """Short names for every value; weights leave the graph, small constants stay."""
     extra: list[Array] = []
-    for name, value in list(graph.initializers.items()):
-        del graph.initializers[name]
+    initializers = dict(graph.initializers)
+    graph.initializers.clear()
+    for name, value in initializers.items():
         if name in sources:
             value.name, value.const_value = sources[name], None
             continue
@@ -194,7 +237,9 @@ def _rename(graph: ir.Graph, sources: Mapping[str, str], count: int) -> list[Arr
 def _drop_defaults(graph: ir.Graph) -> None:
     """Attributes that say what the operator's definition says anyway."""
     for node in graph:
-        schema = defs.get_schema(node.op_type, OPSET, node.domain)
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        schema = defs.get_schema(node.op_type, OPSET)
         for name, attribute in list(node.attributes.items()):
             if _is_default(node, name, attribute, schema):
                 del node.attributes[name]
@@ -214,7 +259,7 @@ def _is_default(node: ir.Node, name: str, attribute: Any, schema: Any) -> bool:
         return False
     expected = onnx.helper.get_attribute_value(default)
     expected = expected.decode() if isinstance(expected, bytes) else expected
-    return bool(np.isclose(value, expected)) if isinstance(expected, float) else bool(value == expected)
+    return bool(np.float32(value) == np.float32(expected)) if isinstance(expected, float) else bool(value == expected)
 
 
 def _bare(proto: onnx.ModelProto) -> bytes:
