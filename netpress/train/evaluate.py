@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,25 @@ class Scores:
     loss: float
 
 
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module gets its own flag back, also those that were frozen.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(net): net[0].training
+    False
+    >>> net[0].training, net[1].training
+    (True, False)
+    """
+    flags = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
 def logits(
     net: nn.Module, split: Images, inputs: Inputs, *, batch: int = 1000, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -30,17 +51,14 @@ def logits(
     Raises:
         ModelError: the network does not take the images, or does not answer with one row per image.
     """
-    was_training, rows = net.training, []
-    net.eval()
+    rows = []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(net):
             for x, _ in batches(split, size=batch, mean=inputs.mean, std=inputs.std, device=device):
                 rows.append(net(x).float().cpu())
     except RuntimeError as error:
         shape = tuple(split.images.shape[1:])
         raise ModelError(f"the network does not take images of shape {shape}: {str(error).splitlines()[0]}") from error
-    finally:
-        net.train(was_training)
     answers = torch.cat(rows)
     if answers.ndim != 2:
         raise ModelError(f"expected logits of shape (images, classes), the network gave {tuple(answers.shape)}")

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
+from netpress.train.evaluate import evaluating
 
 
 def diagonal_fisher(
@@ -34,8 +35,6 @@ def diagonal_fisher(
     Source: LeCun, Denker, Solla 1990 (Optimal Brain Damage) uses the diagonal Hessian; the Fisher needs no second
     derivatives and is never negative.
     """
-    was_training = net.training
-    net.eval()
     trained = {n: net.get_parameter(n).detach() for n in names}
     fixed = {n: t.detach() for n, t in net.state_dict().items() if n not in trained}
 
@@ -46,11 +45,12 @@ def diagonal_fisher(
     each = vmap(grad(loss), in_dims=(None, 0, 0))
     total, seen = {n: torch.zeros_like(t) for n, t in trained.items()}, 0
     # per-image gradients are as large as the network: 32 at a time bounds memory
-    for x, y in batches(split, size=32, mean=inputs.mean, std=inputs.std, seed=seed):
-        for name, per_image in each(trained, x, y).items():
-            total[name] += per_image.square().sum(0)
-        seen += len(y)
-        if seen >= samples:
-            break
-    net.train(was_training)
+    with evaluating(net):
+        for x, y in batches(split, size=32, mean=inputs.mean, std=inputs.std, seed=seed):
+            few = min(len(y), samples - seen)
+            for name, per_image in each(trained, x[:few], y[:few]).items():
+                total[name] += per_image.square().sum(0)
+            seen += few
+            if seen == samples:
+                break
     return {n: t / seen for n, t in total.items()}
