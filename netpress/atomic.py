@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: a temporary name beside it, then one rename."""
+"""Write a file whole or not at all: a temporary name beside it, then one rename. Logs grow line by line."""
 
 from __future__ import annotations
 
@@ -36,9 +36,30 @@ def write(path: Path, data: bytes | str) -> int:
         os.replace(temporary, path)  # noqa: PTH105  (one name for tests to break)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        raise FileError(f"{path}: cannot write {len(raw)} bytes: {reason}; what was there before is kept") from error
+        raise FileError(
+            f"{path}: cannot write {len(raw)} bytes: {_reason(error)}; what was there before is kept"
+        ) from error
     return len(raw)
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a text file; the file is made if need be.
+
+    Raises:
+        FileError: the disk is full or the folder cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder: append(Path(folder) / "log", "one")
+    """
+    try:
+        with path.open("a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise FileError(f"{path}: cannot write: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str | None:
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
 
 
 def sweep(folder: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from netpress.recipe import Recipe, Step, read
 from netpress.report import write_report
 from netpress.summary import summarise
 from netpress.train import Training, draw, fit, logits
+from netpress.train.bind import parametrized
 from netpress.train.checkpoint import finite
 from netpress.weights import load_weights
 
@@ -114,6 +116,19 @@ class _Job:
         self.own = named.net if named.arch.source == "own" else None
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
         self.start = Candidate(named.net, arch=named.arch, inputs=inputs, classes=self.data.classes)
+        self._check()
+
+    def _check(self) -> None:
+        """Everything that can be known to be wrong before the folder is touched."""
+        precisions = get_args(Training.model_fields["precision"].annotation)
+        if self.options.precision not in (None, *precisions):
+            raise RecipeError(f"precision {self.options.precision!r}: expected one of {', '.join(precisions)}")
+        if not self._given() and self.recipe.baseline.epochs == 0:
+            raise RecipeError("baseline.epochs is 0 and the network has no weights: train it, or give weights")
+        if (bad := finite(self.start.net)) is not None:
+            raise ModelError(f"the baseline's {bad} holds NaN or an infinity")
+        if (where := parametrized(self.start.net)) is not None:
+            raise ModelError(f"{where} has a parametrization: remove it before compressing")
         _check_fit(self.start, self.data)
 
     def run(self) -> Run:
@@ -143,16 +158,15 @@ class _Job:
             load_weights(named.net, Path(spec.weights))
         return named
 
+    def _given(self) -> bool:
+        """Whether the network came with its weights."""
+        return self.recipe.network is None or self.recipe.network.weights is not None
+
     def _baseline(self) -> dict[str, Any]:
         """Train the baseline, or take it as it came with its weights."""
-        given = (self.recipe.network is None) or self.recipe.network.weights is not None
         train = self._training(self.recipe.baseline)
-        if given:
+        if self._given():
             train = train.model_copy(update={"epochs": 0})
-        elif train.epochs == 0:
-            raise RecipeError("baseline.epochs is 0 and the network has no weights: train it, or give weights")
-        if (bad := finite(self.start.net)) is not None:
-            raise ModelError(f"the baseline's {bad} holds NaN or an infinity")
         key = self._key("baseline", 1, {}, train, _state_digest(self.start.net))
         return self._stage(BASELINE, key, lambda context: (self.start, train, context, None))
 
@@ -181,7 +195,8 @@ class _Job:
         folders.log(self.out, "start", step=name)
         start = time.perf_counter()
         candidate, train, context, teacher = prepare(self._context(folder, name))
-        fitted = fit(candidate, train, context, teacher=teacher, key=key, on_epoch=self._epoch_log(name))
+        with self._epoch_log(name) as on_epoch:
+            fitted = fit(candidate, train, context, teacher=teacher, key=key, on_epoch=on_epoch)
         path = folder / "candidate.press"
         saved = store.save(fitted.candidate, path)
         back = self._load(folder)
@@ -190,7 +205,7 @@ class _Job:
             "key": key,
             "sha256": folders.file_digest(path),
             **metrics(back, saved, validation=self.data.validation, test=self.data.test, device=self.device),
-            "coded": {codec: _size(back, folder, codec) for codec in CODERS},
+            "coded": {codec: _size(path, codec) for codec in CODERS},
             "seconds": time.perf_counter() - start,
             "train": train.model_dump(mode="json"),
             "records": [asdict(record) for record in fitted.candidate.history],
@@ -246,7 +261,8 @@ class _Job:
             progress=progress,
         )
 
-    def _epoch_log(self, name: str) -> Callable[[dict[str, float]], None]:
+    @contextmanager
+    def _epoch_log(self, name: str) -> Iterator[Callable[[dict[str, float]], None]]:
         board = _board(self.out / "tensorboard" / name)
 
         def note(row: dict[str, float]) -> None:
@@ -255,7 +271,11 @@ class _Job:
                 if board is not None and what != "epoch":
                     board.add_scalar(what, value, int(row["epoch"]))
 
-        return note
+        try:
+            yield note
+        finally:
+            if board is not None:
+                board.close()
 
     def _load(self, folder: Path) -> Candidate:
         return store.load(folder / "candidate.press", into=deepcopy(self.own))
@@ -324,11 +344,11 @@ def _check_fit(candidate: Candidate, data: Data) -> None:
         )
 
 
-def _size(candidate: Candidate, folder: Path, codec: Codec) -> int:
+def _size(press: Path, codec: Codec) -> int:
     """Bytes of the file if only one coder is allowed."""
-    path = folder / f".coded-{codec}.tmp"
+    path = press.with_name(f".coded-{codec}.tmp")
     try:
-        return store.save(candidate, path, codec=codec).file_bytes
+        return store.recode(press, path, codec=codec)
     finally:
         path.unlink(missing_ok=True)
 

@@ -80,6 +80,7 @@ def claim(out: Path, identity: Mapping[str, str], *, fresh: bool) -> None:
             raise FileError(f"{out}: not empty and not a run folder; choose another --out")
         write_json(out / "run.json", dict(identity))
         return
+    atomic.sweep(out)
     for what, mine in identity.items():
         if earlier.get(what) != mine:
             raise RecipeError(
@@ -107,8 +108,11 @@ def finished(folder: Path, key: str) -> dict[str, Any] | None:
 
 def start_step(folder: Path) -> None:
     """Make the folder of a step ready to be (re)done: what says that it is finished goes first."""
-    folder.mkdir(exist_ok=True)
-    (folder / "metrics.json").unlink(missing_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be made a step's folder: {error.strerror}") from error
     atomic.sweep(folder)
 
 
@@ -134,6 +138,5 @@ def write_history(path: Path, history: Iterable[Mapping[str, float]]) -> None:
 
 def log(out: Path, event: str, **facts: Any) -> None:
     """Append one line to the run's log."""
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **facts})
-    with (out / "log.jsonl").open("a") as file:
-        file.write(line + "\n")
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **facts}
+    atomic.append(out / "log.jsonl", json.dumps(line))

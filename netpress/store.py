@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from netpress import atomic
 from netpress.arch import build
 from netpress.candidate import Candidate, Inputs
-from netpress.codec import container, stored
+from netpress.codec import container, onnx_bytes, stored
 from netpress.codec.container import Press
 from netpress.codec.header import Header
 from netpress.codec.stored import Codec
 from netpress.errors import FileError, ModelError
 from netpress.forms import Form, from_stored, symbols
 from netpress.onnx_graph import export, without_weights
+from netpress.train.bind import parametrized
 
 _EXTRA = "graph."  # large constants of the graph that are no tensor of the network
 _UNUSED = "num_batches_tracked"  # a counter that inference never reads
@@ -60,6 +61,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
 
     Raises:
         FileError: the disk is full, or what was written did not read back the same.
+        ModelError: a tensor has a parametrization, as inside `bound`.
 
     >>> import tempfile
     >>> from netpress import zoo
@@ -69,6 +71,8 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
     True
     """
     path = Path(path)
+    if (where := parametrized(candidate.net)) is not None:
+        raise ModelError(f"{where} has a parametrization: leave bound(), or remove it, before saving")
     named, aliases = _named(candidate.net)
     forms = {aliases.get(name, name): form for name, form in candidate.forms.items()}
     values = {name: symbols(forms.get(name, Form()), tensor) for name, tensor in named.items()}
@@ -118,7 +122,8 @@ def _graph(
     sources = {**place, **{other: place[name] for other, name in aliases.items()}}
     try:
         graph, extra = without_weights(export(candidate.net, candidate.inputs.shape), sources, count=len(place))
-    except ModelError as error:
+        onnx_bytes.check(graph)
+    except (ModelError, FileError) as error:
         return b"", [], str(error)
     return graph, extra, ""
 
@@ -130,6 +135,28 @@ def _compare(data: bytes, named: Mapping[str, Tensor]) -> None:
         same = back.shape == expected.shape and back.tobytes() == expected.tobytes()
         if not same:
             raise FileError(f"tensor {tensor.name!r} did not read back bit for bit; nothing was written")
+
+
+def recode(source: str | Path, path: str | Path, *, codec: Codec) -> int:
+    """Write a `.press` file again with another coder; its network, forms and graph stay.
+
+    Args:
+        source: a `.press` file.
+        path: of the new file.
+        codec: "bits", "huffman", "rans" or "auto".
+
+    Returns:
+        Bytes of the new file.
+
+    Raises:
+        FileError: `source` is damaged, the disk is full, or what was written did not read back the same.
+    """
+    press = container.read(source)
+    tensors = tuple(container.Tensor.of(t.name, t.unpack(), codec) for t in press.tensors)
+    data = container.dumps(Press(press.header, tensors, press.graph))
+    _compare(data, {t.name: torch.from_numpy(np.array(t.restore())) for t in press.tensors})
+    atomic.write(path := Path(path), data)
+    return path.stat().st_size
 
 
 def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from netpress.errors import RecipeError
+from netpress.errors import ModelError, RecipeError
 
 T = TypeVar("T")
 
@@ -28,6 +28,9 @@ class Target:
 def targets(net: nn.Module) -> Iterator[Target]:
     """The weights of all convolutions and linear layers, in the network's order, each tensor once.
 
+    Raises:
+        ModelError: a weight is no plain parameter (weight norm and the like).
+
     >>> [t.name for t in targets(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)))]
     ['0.weight', '3.weight']
     """
@@ -36,7 +39,10 @@ def targets(net: nn.Module) -> Iterator[Target]:
         kind = "conv" if isinstance(module, CONVOLUTIONS) else "linear" if isinstance(module, nn.Linear) else None
         if kind is not None and id(module.weight) not in seen:
             seen.add(id(module.weight))
-            yield Target(f"{path}.weight" if path else "weight", path, kind)
+            name = f"{path}.weight" if path else "weight"
+            if not isinstance(module.weight, nn.Parameter):
+                raise ModelError(f"{name} is computed by a parametrization: remove that before compressing")
+            yield Target(name, path, kind)
 
 
 def choose(setting: T | Mapping[str, T], target: Target) -> T | None:

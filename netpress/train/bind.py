@@ -56,25 +56,41 @@ def owner(net: nn.Module, name: str) -> tuple[nn.Module, str]:
     return net.get_submodule(path), leaf
 
 
+def parametrized(net: nn.Module) -> str | None:
+    """Name of the first tensor that has a parametrization, ours or another; None where there is none.
+
+    >>> parametrized(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+    'weight'
+    """
+    for path, module in net.named_modules():
+        if parametrize.is_parametrized(module):
+            leaf = next(name for name, _ in module.parametrizations.named_children())
+            return f"{path}.{leaf}" if path else leaf
+    return None
+
+
 def bind(net: nn.Module, forms: Mapping[str, Form]) -> None:
     """Install the forms in place, before an optimizer is made. `unbind` takes them out again.
 
     Raises:
-        ModelError: a formed tensor is shared by several modules (tied), or already has a parametrization.
+        ModelError: a formed tensor is shared by several modules (tied), or already has a parametrization; the network
+            is left as it was.
     """
     owners: dict[int, list[str]] = {}
     for name, parameter in net.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
-    orders = {name: tuple(owner(net, name)[0]._parameters) for name in forms}
-    for name, form in forms.items():
+    orders = {}
+    for name in forms:
         module, leaf = owner(net, name)
         if parametrize.is_parametrized(module, leaf):
             raise ModelError(f"{name} already has a parametrization: remove it before compressing")
         tied = owners[id(getattr(module, leaf))]
         if len(tied) > 1:
             raise ModelError(f"{name} is one tensor with {', '.join(n for n in tied if n != name)}: tied weights")
-        shape = getattr(module, leaf).shape
-        parametrize.register_parametrization(module, leaf, Bound(form, shape, orders[name]))
+        orders[name] = tuple(module._parameters)
+    for name, form in forms.items():
+        module, leaf = owner(net, name)
+        parametrize.register_parametrization(module, leaf, Bound(form, getattr(module, leaf).shape, orders[name]))
 
 
 def unbind(net: nn.Module, forms: Mapping[str, Form]) -> None:
@@ -82,11 +98,19 @@ def unbind(net: nn.Module, forms: Mapping[str, Form]) -> None:
     for name in forms:
         module, leaf = owner(net, name)
         order = module.parametrizations[leaf][0].order  # type: ignore[union-attr, index]
+        _own_class(module)
         parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
         # removal puts the tensor behind its siblings; the order is part of deterministic files
         parameters = module._parameters
         for n in [n for n in order if n in parameters]:
             parameters[n] = parameters.pop(n)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own: a deep copy shares it, and removal takes attributes off it."""
+    shared = type(module)
+    members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 @contextmanager
