@@ -32,7 +32,9 @@ def amount(text: str, units: Mapping[str, float], baseline: float | None = None)
         raise ValueError(f"expected a number with a unit ({known}) or per cent, got {text!r}")
     number, unit = float(found[1]), found[2].lower()
     if unit == "%":
-        return number / 100 * (baseline if baseline is not None else 1.0)
+        if baseline is None:
+            raise ValueError(f"{text!r} is a share of the baseline, which is not known here")
+        return number / 100 * baseline
     if unit not in units:
         raise ValueError(f"unit {found[2]!r} is unknown; expected {known} or %")
     return number * units[unit]
@@ -40,7 +42,7 @@ def amount(text: str, units: Mapping[str, float], baseline: float | None = None)
 
 def _checked(units: Mapping[str, float]) -> AfterValidator:
     def check(text: str) -> str:
-        if amount(text, units) <= 0:
+        if amount(text, units, baseline=1.0) <= 0:
             raise ValueError(f"expected more than zero, got {text!r}")
         return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from netpress.errors import ModelError
+
+_DAMAGE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+)
+"""What the readers raise on files that are cut, changed, or something else."""
 
 _WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 
@@ -39,8 +54,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
         raise ModelError(f"{path}: no such file of weights")
     try:
         tensors = dict(_READERS[suffix](path))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: cannot be read as {suffix} weights: {str(error).splitlines()[0]}") from error
+    except _DAMAGE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path}: cannot be read as {suffix} weights: {reason}") from error
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     _check(net, tensors, path)
     net.load_state_dict(tensors, strict=False)
@@ -76,7 +92,10 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
 
 
 def _npz(path: Path) -> Mapping[str, Tensor]:
-    with np.load(path, allow_pickle=False) as arrays:
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.lib.npyio.NpzFile):
+        raise ValueError("expected named arrays, got a single one")
+    with found as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
