@@ -259,3 +259,16 @@ def _ordered(recipe: Recipe) -> Recipe:
             )
         given |= dict.fromkeys(method.gives, f"step[{i}] ({method.name})")
     return recipe
+
+
+def quoted(text: str) -> str:
+    """`text` as a TOML value: a number as it is, anything else as a string.
+
+    >>> quoted("0.5"), quoted("20kB")
+    ('0.5', '"20kB"')
+    """
+    try:
+        float(text)
+    except ValueError:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text

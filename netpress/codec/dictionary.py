@@ -26,7 +26,7 @@ DICTIONARIES = {
     b"des@\x02@\x02\xa0\x01\x07*\x15\n\x0ckernel_shape@\x03@\x03\xa0\x01\x07\x12\x01gZ\x1c\n\x01x\x12\x17\n\x15"
     b'\x08\x01\x12\x11\n\x03\x12\x01n\n\x02\x08\x03\n\x03\x08\xe0\x01"meta","timm","torchvision","own",{"settin'
     b'gs":"classes":["airplane","automobile","bird","cat","deer","dog","frog","horse","ship","truck"]resnet18",'
-    b'"mobilenet_v2","vgg16","squeezenet","densenet121","mnist-condensenet"[3,224,224],[0.485,0.456,0.406],[0.2'
+    b'"mobilenet_v2","vgg16","squeezenet","densenet121","condensenet-mnist"[3,224,224],[0.485,0.456,0.406],[0.2'
     b'29,0.224,0.225],[3,32,32],[0.4914,0.4822,0.4465],[0.247,0.2435,0.2616],"int64"]"float16"]"shared","float1'
     b'6","int8"]backbone.stem.conv_stem.blocks.se.conv_reduce.conv_expand.conv_dw.conv_pw.denseblock1.denselaye'
     b'r1.norm1.weight","stages.head.linear.fire2.squeeze.expand1x1.expand3x3.weight","classifier.1.weight",[10,'
