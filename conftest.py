@@ -3,17 +3,18 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 
-def _enter(namespace):
+def _enter(namespace: dict[str, Any]) -> None:
     namespace["_before"], namespace["_folder"] = Path.cwd(), tempfile.TemporaryDirectory()
     os.chdir(namespace["_folder"].name)
 
 
-def _leave(namespace):
+def _leave(namespace: dict[str, Any]) -> None:
     os.chdir(namespace["_before"])
     namespace["_folder"].cleanup()
 
