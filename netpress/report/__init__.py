@@ -1,8 +1,5 @@
-"""HTML reports from run folders only; nothing is computed again."""
+"""HTML reports from run folders only; nothing is computed again, nothing is fetched, PyTorch is not imported."""
 
-from pathlib import Path
+from netpress.report.page import write_report
 
-
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder."""
-    return folder / "report.html"
+__all__ = ["write_report"]

@@ -1,0 +1,197 @@
+"""A run folder as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from netpress import atomic
+from netpress.report import figures, tables, words
+from netpress.report.folder import RunFolder, read_run
+from netpress.report.histograms import Histogram, histograms
+
+MOST_CLASSES = 50
+CHOOSER_FROM = 5
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder; the same folder gives the same bytes.
+
+    The page is one file: styles, figures and plotly's own code are inside, and it forbids itself to load anything.
+
+    Args:
+        folder: of a finished run.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        FileError: no finished run lies there, its files contradict its numbers, or the disk is full.
+    """
+    path = folder / "report.html"
+    atomic.write(path, render(read_run(folder)))
+    return path
+
+
+def render(run: RunFolder) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("netpress.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"json": embedded, "legend": legend}
+    page = environment.get_template("report.html.j2")
+    return page.render(**_context(run), w=words, plotly=Markup(get_plotlyjs()))  # noqa: S704  (not from users)
+
+
+def embedded(figure: go.Figure) -> Markup:
+    """A figure as JSON that nothing in it can end: `<` is written as an escape.
+
+    >>> str(embedded(go.Figure(layout={"title": "</script>"}))).count("<")
+    0
+    """
+    plain = json.loads(figure.to_json(engine="json"))
+    if legend(figure):
+        plain["layout"] |= {"showlegend": False, "margin": {**plain["layout"]["margin"], "t": 22}}
+    text = json.dumps(plain, separators=(",", ":"), sort_keys=True)
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))  # noqa: S704  (escaped in this line)
+
+
+def legend(figure: go.Figure) -> list[tuple[str, str, str]]:
+    """What the page writes instead of plotly's legend, which breaks badly on a phone: (name, colour, sign)."""
+    if figure.layout.showlegend is False:
+        return []
+    return [(unescape(trace.name), *_sign(trace)) for trace in figure.data]
+
+
+def _sign(trace: Any) -> tuple[str, str]:
+    if trace.type == "bar":
+        return trace.marker.color, "▨" if trace.marker.pattern.shape else "■"
+    signs = {"diamond": "◆", "square": "■", "line-ns-open": "❘"}
+    return trace.line.color or trace.marker.color, signs.get(trace.marker.symbol, "●")
+
+
+def _context(run: RunFolder) -> dict[str, Any]:
+    """Everything the template shows."""
+    metrics = run.metrics
+    classes = [str(name) for name in metrics.get("classes", [])]
+    rows = tables.byte_rows(run)
+    shown, layers = histograms(run)
+    return {
+        "title": metrics.get("title") or f"Compression of {metrics.get('network', 'a network')}",
+        "run": run,
+        "m": metrics,
+        "cards": _cards(metrics),
+        "limits": tables.limits(run),
+        "steps": tables.steps(run),
+        "coders": tables.coders(run),
+        "accuracy": figures.accuracy_figure(run.stages),
+        "layers": tables.layers(run),
+        "bytes": figures.bytes_figure(rows),
+        "bytes_total": sum(row.total for row in rows),
+        "bars": figures.MOST_BARS,
+        "histograms": [(one, figures.histogram_figure(one), _weights(one)) for one in shown],
+        "histograms_all": layers,
+        "chooser": len(shown) >= CHOOSER_FROM,
+        "training": _training(run),
+        "distilled": any(stage.get("train", {}).get("distill") for stage in run.stages),
+        "environment": tables.environment(metrics),
+        **_answers(metrics, classes),
+        **_speed(metrics),
+        **_use(run, classes),
+    }
+
+
+def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, number, how it came about)."""
+    baseline, final = metrics["baseline"], metrics["final"]
+    split = final.get("split", "test")
+    fewer = baseline["macs"] / max(final["macs"], 1)
+    kept = final["nonzero"] / max(baseline["nonzero"], 1)
+    cards = [
+        ("File, bytes", words.count(final["file_bytes"]), "all of it: weights, tables, header, graph"),
+        (
+            "Ratio",
+            words.times(metrics["ratio"]),
+            f"{words.count(baseline['params'])} parameters × 4 bytes = {words.count(4 * baseline['params'])} before",
+        ),
+        (
+            "Top-1 accuracy",
+            words.percent(final["top1"]),
+            f"{words.points(final['top1'] - baseline['top1'])} against {words.percent(baseline['top1'])}, on {split}",
+        ),
+        (
+            "Multiply-adds",
+            words.count(final["macs"]),
+            "as before" if final["macs"] == baseline["macs"] else f"{words.times(fewer)} fewer",
+        ),
+        ("Weights not zero", words.percent(kept, 1), f"{words.count(final['nonzero'])} values"),
+    ]
+    if final.get("latency_ms") is not None and baseline.get("latency_ms") is not None:
+        was = f"per image at batch 1; baseline {words.milliseconds(baseline['latency_ms'])}"
+        cards.append(("Time", words.milliseconds(final["latency_ms"]), was))
+    else:
+        cards.append(("Time", "not measured", "the file holds no graph to run"))
+    return cards
+
+
+def _weights(one: Histogram) -> str:
+    """What the histogram cannot show, in words."""
+    zeros = f"{words.percent(one.zeros, 1)} of its weights are exactly zero and left out of the lower panel"
+    table = f"; the others take {len(one.table)} shared values (ticks)" if one.table else ""
+    before = "" if one.before is not None else "; the baseline has no tensor of this name"
+    return f"{zeros}{table}{before}."
+
+
+def _training(run: RunFolder) -> go.Figure | None:
+    return figures.training_figure(run.stages) if any(stage.get("history") for stage in run.stages) else None
+
+
+def _answers(metrics: Mapping[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Confusion matrix and images that changed class."""
+    changed = metrics.get("changed") or {}
+    matrix = changed.get("confusion") or []
+    fits = len(matrix) == len(classes) > 0
+    return {
+        "changed": words.changed(changed) if matrix else "",
+        "confusion": figures.confusion_figure(matrix, classes) if fits and len(classes) <= MOST_CLASSES else None,
+        "mistakes": tables.mistakes(matrix, classes) if fits else None,
+        "examples": tables.examples(changed, classes),
+        "changed_images": changed.get("images", 0),
+        "most_classes": MOST_CLASSES,
+    }
+
+
+def _speed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Timing and parity, where the network could be run without PyTorch."""
+    speedup, parity = metrics.get("speedup") or {}, metrics.get("parity") or {}
+    timing = next(iter(speedup["timings"].values())) if speedup else {}
+    return {
+        "speed": words.speed(speedup, metrics["baseline"], metrics["final"]) if speedup else "",
+        "timing": timing,
+        "latency": figures.latency_figure(speedup) if speedup else None,
+        "timings": tables.timings(speedup) if speedup else None,
+        "parity": words.parity(parity) if parity else "",
+        "no_graph": str(metrics["final"].get("note", "")),
+    }
+
+
+def _use(run: RunFolder, classes: list[str]) -> dict[str, Any]:
+    """How the file is loaded: shapes for the snippet."""
+    shape = run.after.header.input_shape if run.after is not None else ()
+    return {
+        "input_shape": ", ".join(["N", *map(str, shape)]) if shape else "N, C, H, W",
+        "outputs": len(classes) or "K",
+        "own": str(run.metrics.get("network", "")).startswith("own:"),
+    }

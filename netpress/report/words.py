@@ -1,0 +1,183 @@
+"""Numbers as people read them, and the sentences of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SPACE = "\u00a0"
+_MINUS = "\u2212"
+DENSE = (
+    "Pruning single weights and sharing values make the file smaller, not the arithmetic: the runtime multiplies dense "
+    "tensors, zeros included. Time falls only where whole filters, channels or layers go, or where the arithmetic "
+    "itself gets narrower."
+)
+
+
+def count(value: float) -> str:
+    """A whole number with separators.
+
+    >>> count(1724320)
+    '1,724,320'
+    """
+    return f"{value:,.0f}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A fraction as per cent.
+
+    >>> percent(0.9877).replace("\\u00a0", " ")
+    '98.77 %'
+    """
+    return f"{100 * share:.{digits}f}{_SPACE}%"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions, in points, with its sign.
+
+    >>> points(0.0009).replace("\\u00a0", " ")
+    '+0.09 points'
+    """
+    value = round(100 * difference, 2)
+    sign = "+" if value > 0 else _MINUS if value < 0 else "±"
+    return f"{sign}{abs(value):.2f}{_SPACE}points"
+
+
+def times(ratio: float) -> str:
+    """A ratio, e.g. 47.9x; small ones with one digit more.
+
+    >>> times(47.93), times(1.234)
+    ('47.9x', '1.23x')
+    """
+    return f"{ratio:,.1f}x" if ratio >= 10 else f"{ratio:.2f}x"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits.
+
+    >>> milliseconds(0.065529).replace("\\u00a0", " ")
+    '0.0655 ms'
+    """
+    return f"{value:#.3g}{_SPACE}ms".replace(f".{_SPACE}", _SPACE) if value < 1000 else f"{value:,.0f}{_SPACE}ms"
+
+
+def seconds(value: float) -> str:
+    """Seconds below two minutes, else minutes, else hours and minutes.
+
+    >>> [seconds(s).replace("\\u00a0", " ") for s in (9.9, 600, 7500)]
+    ['9.9 s', '10 min', '2 h 05 min']
+    """
+    if value < 120:
+        return f"{value:.1f}{_SPACE}s"
+    minutes = round(value / 60)
+    if minutes < 120:
+        return f"{minutes}{_SPACE}min"
+    return f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
+
+
+def plain(value: Any) -> str:
+    """A setting's value in words: tables as `key value` pairs, truth as yes or no.
+
+    >>> plain({"conv": 8, "linear": [0.5, 0.9]}), plain(False)
+    ('conv 8, linear 0.5 / 0.9', 'no')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(plain(inner) for inner in value)
+    return str(value)
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """The settings of a method that are set.
+
+    >>> settings({"bits": 5, "init": "linear", "threshold_std": None})
+    'bits: 5; init: linear'
+    """
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {plain(value)}"
+        for name, value in values.items()
+        if value is not None and value not in ({}, [])
+    )
+
+
+def retraining(train: Mapping[str, Any]) -> str:
+    """The training of a stage in one phrase.
+
+    >>> retraining({"epochs": 1, "lr": 1e-3, "optimizer": "adamw", "schedule": "cosine", "batch": 128})
+    '1 epoch, adamw, lr 0.001 (cosine), batch 128'
+    """
+    epochs = train.get("epochs", 0)
+    if not epochs:
+        return "no retraining"
+    parts = [f"{epochs} epoch{'s' if epochs != 1 else ''}"]
+    if "optimizer" in train:
+        parts.append(str(train["optimizer"]))
+    if "lr" in train:
+        schedule = f" ({train['schedule']})" if train.get("schedule") else ""
+        parts.append(f"lr {train['lr']:g}{schedule}")
+    if "batch" in train:
+        parts.append(f"batch {train['batch']}")
+    if train.get("distill"):
+        parts.append(f"{train['distill']:g} of the loss from the baseline as teacher")
+    return ", ".join(parts)
+
+
+def smaller(ratio: float) -> str:
+    """A ratio of sizes in words.
+
+    >>> smaller(40.06), smaller(0.5)
+    ('40.1x smaller', '2.00x larger')
+    """
+    return f"{times(ratio)} smaller" if ratio >= 1 else f"{times(1 / ratio)} larger"
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """The run in one sentence: ratio, bytes, accuracy before and after, and on which split."""
+    baseline, final = metrics["baseline"], metrics["final"]
+    return (
+        f"{smaller(metrics['ratio'])}: {count(4 * baseline['params'])} → {count(final['file_bytes'])} bytes; "
+        f"top-1 {percent(final['top1'])} (baseline {percent(baseline['top1'])}, "
+        f"{points(final['top1'] - baseline['top1'])}) on {final.get('split', 'test')}"
+    )
+
+
+def speed(speedup: Mapping[str, Any], baseline: Mapping[str, Any], final: Mapping[str, Any]) -> str:
+    """What the timing says, and why where it says nothing.
+
+    Faster or slower only if the quartiles agree and the median differs from 1 by 2 % or more.
+    """
+    median, low, high = speedup["median"], speedup["q1"], speedup["q3"]
+    spread = f"median {median:.2f}x, quartiles {low:.2f}x to {high:.2f}x"
+    if low > 1 and median >= 1.02:
+        return f"Faster: {spread} of the baseline's speed."
+    word = "Slower" if high < 1 and median <= 0.98 else "No speed-up"
+    if final["macs"] >= baseline["macs"]:
+        return f"{word}: {spread} of the baseline's speed. {DENSE}"
+    return (
+        f"{word}: {spread} of the baseline's speed, although it has {times(baseline['macs'] / final['macs'])} fewer "
+        f"multiply-adds: at this size, on this machine, they are not what the time goes into."
+    )
+
+
+def parity(found: Mapping[str, Any]) -> str:
+    """How the runtime without PyTorch compares with PyTorch."""
+    return (
+        f"On {count(found['images'])} real images the file, run by netpress.runtime without PyTorch, gave the same "
+        f"top-1 class as PyTorch for {percent(found['same_top1'])} of them; the largest difference of a logit was "
+        f"{found['largest']:.2g}, where logits reach {found['scale']:.3g}."
+    )
+
+
+def changed(found: Mapping[str, Any]) -> str:
+    """How many images changed class, and to whose good."""
+    total = sum(map(sum, found["confusion"]))
+    neither = found["images"] - found["lost"] - found["won"]
+    return (
+        f"{count(found['images'])} of {count(total)} test images changed class: {count(found['won'])} newly right, "
+        f"{count(found['lost'])} newly wrong, {count(neither)} from one wrong class to another."
+    )
