@@ -21,6 +21,7 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from onnx import defs
+from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from netpress.errors import ModelError
@@ -28,6 +29,7 @@ from netpress.errors import ModelError
 OPSET = 20
 Array = NDArray[np.generic]
 
+_SPREADS = ("Expand", "CastLike", "Cast")
 SMALL = 64  # constants of up to this many entries stay inside the graph
 
 
@@ -83,8 +85,12 @@ def without_weights(model: ir.Model, sources: Mapping[str, str], *, count: int) 
         `t<count>`, `t<count + 1>`, ..., so the caller must store them in this order behind the tensors.
     """
     graph = model.graph
+    for name in sources.keys() & graph.initializers.keys():
+        graph.initializers[name].const_value = None  # from here on no pass can look at a weight
     _simplify_reshapes(graph)
     _split_at_once(graph)
+    fold_constants(model, input_size_limit=SMALL, output_size_limit=SMALL)
+    _drop_zero_biases(graph)
     _drop_identities(graph)
     _drop_dead(graph)
     extra = _rename(graph, sources, count)
@@ -178,6 +184,19 @@ def _register(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
     return constant
 
 
+def _drop_zero_biases(graph: ir.Graph) -> None:
+    """A convolution without a bias is exported with one of zeros: a constant, spread over the channels."""
+    for node in graph:
+        if node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) < 3:
+            continue
+        value: ir.Value | None = node.inputs[2]
+        while value is not None and (producer := value.producer()) is not None and producer.op_type in _SPREADS:
+            value = producer.inputs[0]
+        constant = _constant(value)
+        if constant is not None and not constant.any():
+            node.resize_inputs(2)
+
+
 def _drop_dead(graph: ir.Graph) -> None:
     """Remove nodes whose results nobody reads, and initialisers that no node reads."""
     wanted = set(graph.outputs)
@@ -213,7 +232,7 @@ def _rename(graph: ir.Graph, sources: Mapping[str, str], count: int) -> list[Arr
     graph.initializers.clear()
     for name, value in initializers.items():
         if name in sources:
-            value.name, value.const_value = sources[name], None
+            value.name = sources[name]
             continue
         assert value.const_value is not None
         array = np.array(value.const_value.numpy())
