@@ -25,10 +25,10 @@ lint: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
 test-slow: $(VENV)/ready-dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix .

@@ -129,14 +129,18 @@ def _show_verdict(args: Args, done: Any) -> None:
         print(json.dumps({**numbers, "folder": str(done.folder)}))
         return
     rows = [
-        [row["name"], row["file_bytes"], 4 * baseline["params"] / row["file_bytes"], row["nonzero"], 100 * row["top1"]]
-        + [100 * row["validation"]["top1"], row["seconds"]]
+        [
+            *(row["name"], row["file_bytes"], 4 * baseline["params"] / row["file_bytes"], row["nonzero"]),
+            *(100 * row["top1"], 100 * row["validation"]["top1"], row["seconds"]),
+        ]
         for row in [baseline, *numbers["steps"]]
     ]
     print(inspection.table(rows, ["step", "bytes", "ratio", "nonzero", "top-1 %", "validation %", "seconds"]))
     for verdict in numbers["budget"]:
         word = "met" if verdict["met"] else "MISSED"
         print(f"budget {verdict['limit']}: allowed {verdict['allowed']:g}, measured {verdict['measured']:g}: {word}")
+    for limit in numbers["unmeasured"]:
+        print(f"budget {limit}: could not be measured: MISSED")
     drop = 100 * (baseline["top1"] - final["top1"])
     print(
         f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "

@@ -70,8 +70,8 @@ class Run:
 
     @property
     def met(self) -> bool:
-        """Whether every limit of the budget is kept."""
-        return all(verdict["met"] for verdict in self.metrics["budget"])
+        """Whether every limit of the budget is kept; one that could not be measured is not."""
+        return all(verdict["met"] for verdict in self.metrics["budget"]) and not self.metrics["unmeasured"]
 
 
 def run(
@@ -235,7 +235,7 @@ class _Job:
                 "key": key,
                 "title": self.recipe.title,
                 **found,
-                "budget": [asdict(v) for v in judge(self.recipe.budget, found["baseline"], found["final"])],
+                **self._verdicts(found["baseline"], found["final"]),
                 "seed": self.options.seed,
                 "machine": machine(self.device),
                 "date": time.strftime("%Y-%m-%d"),
@@ -244,6 +244,11 @@ class _Job:
         write_report(self.out)
         folders.log(self.out, "finished", ratio=result["ratio"])
         return Run(self.out, result, final)
+
+    def _verdicts(self, baseline: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
+        verdicts = [asdict(verdict) for verdict in judge(self.recipe.budget, baseline, final)]
+        limits = self.recipe.budget.model_dump(exclude_none=True)
+        return {"budget": verdicts, "unmeasured": sorted(limits.keys() - {v["limit"] for v in verdicts})}
 
     def _context(self, folder: Path, name: str) -> Context:
         def progress(what: str, done: int, total: int, numbers: Mapping[str, float]) -> None:

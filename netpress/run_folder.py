@@ -78,6 +78,7 @@ def claim(out: Path, identity: Mapping[str, str], *, fresh: bool) -> None:
     if earlier is None:
         if any(not p.name.startswith(".") for p in out.iterdir()):
             raise FileError(f"{out}: not empty and not a run folder; choose another --out")
+        atomic.sweep(out)
         write_json(out / "run.json", dict(identity))
         return
     atomic.sweep(out)

@@ -10,8 +10,8 @@ from a small table (`shared`). A *chain* names how they become bytes:
     ...+half                 floats are written in 16 bits, where nothing is lost by it
 
 with CODER one of bits, huffman, rans. Sparse, shared and Huffman-coded weights are those of Deep Compression (Han et
-al., 2016, sections 2 to 4). We differ in the fillers of the gaps (`relative_index`), and in that each tensor takes what comes
-out smallest.
+al., 2016, sections 2 to 4). We differ in the fillers of the gaps (`relative_index`), and in that each tensor takes what
+comes out smallest.
 """
 
 import math

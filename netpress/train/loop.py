@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -77,6 +78,7 @@ class _Trainer:
             raise DataError("training needs data: the context has no train split")
         self.split: Images = context.train
         self.candidate, self.settings, self.context = candidate, settings, context
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision
         self.fabric = Fabric(accelerator=context.device.type, devices=1, precision=settings.precision)
         self.net = deepcopy(candidate.net)
         bind(self.net, candidate.forms)
