@@ -94,7 +94,7 @@ def encode(form: Form, w: Tensor) -> Tensor:
             return w.clone() if form.support is None else torch.where(form.support, w, torch.zeros_like(w))
         case Shared(index=index, size=size):
             total = torch.bincount(index, inside(form, w).double(), minlength=size)
-            return (total / torch.bincount(index, minlength=size)).to(w.dtype)
+            return (total / torch.bincount(index, minlength=size)).to(w.dtype) + 0.0  # -0.0 becomes +0.0
 
 
 class _Gather(torch.autograd.Function):
@@ -104,6 +104,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, index: Tensor, positions: Tensor | None, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(index, positions)
         ctx.size = len(table)
+        table = table + 0.0  # -0.0 becomes +0.0, as in `encode`: a trained table too holds its form to the bit
         if positions is None:
             return table[index].view(shape)
         return table.new_zeros(shape.numel()).index_copy_(0, positions, table[index]).view(shape)
