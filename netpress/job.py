@@ -30,7 +30,7 @@ from netpress.report import write_report
 from netpress.summary import summarise
 from netpress.train import Training, draw, fit, logits
 from netpress.train.bind import parametrized
-from netpress.train.checkpoint import finite
+from netpress.train.checkpoint import CHECKPOINT, finite
 from netpress.weights import load_weights
 
 BASELINE = "00-baseline"
@@ -188,6 +188,7 @@ class _Job:
         folder = self.out / name
         if (done := folders.finished(folder, key)) is not None:
             self.options.say(f"{name}: finished before")
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # killed between the last two lines of a stage
             return done
         if (folder / "metrics.json").is_file():
             self.options.say(f"{name}: settings or input changed, redone")
@@ -213,7 +214,7 @@ class _Job:
         }
         folders.write_history(folder / "history.csv", fitted.history)
         folders.write_json(folder / "metrics.json", numbers)
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         folders.log(self.out, "done", step=name, top1=numbers["top1"], file_bytes=numbers["file_bytes"])
         self.options.say(
             f"{name}: {numbers['file_bytes']:,} bytes, top-1 {numbers['top1']:.2%} "

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 
 from netpress import atomic
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 @dataclass
 class Progressed:

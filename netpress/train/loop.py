@@ -19,7 +19,7 @@ from netpress.candidate import Candidate, Context, Images
 from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
 from netpress.train.bind import bind, trained_groups, unbind
-from netpress.train.checkpoint import Progressed, finite, load_checkpoint, save_checkpoint
+from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
 from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
 from netpress.train.settings import Training
@@ -192,7 +192,7 @@ def fit(
         return Fitted(candidate, ())
     with torch.random.fork_rng():
         trainer = _Trainer(candidate, settings, context, teacher)
-        path = None if context.scratch is None else context.scratch / "checkpoint.safetensors"
+        path = None if context.scratch is None else context.scratch / CHECKPOINT
         done = Progressed() if path is None else load_checkpoint(path, trainer.net, trainer.optimizer, key=key)
         stop = settings.patience > 0 and done.waited >= settings.patience
         while done.epochs < settings.epochs and not stop:
