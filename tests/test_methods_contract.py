@@ -11,6 +11,7 @@ import contract
 import pytest
 import torch
 import toy_nets
+from contract import one_thread  # noqa: F401
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -21,14 +22,6 @@ from netpress.forms import Shared
 EXAMPLES = methods.examples()
 LABELS = [f"{m.name}-{i}" for i, m in enumerate(EXAMPLES)]
 PAIRS = list(itertools.product(range(len(EXAMPLES)), repeat=2))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_nothing_is_left_out():

@@ -29,7 +29,7 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.norm(self.conv1(x))), 2)
         x = F.relu(self.conv2(x))
-        return self.fc2(F.leaky_relu(self.fc1(self.drop(x.flatten(1)))))
+        return self.fc2(F.leaky_relu(self.fc1(self.drop(x.flatten(1))), 0.1))
 
 
 class Residual(nn.Module):
