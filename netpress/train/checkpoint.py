@@ -75,6 +75,11 @@ def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None
         place, _, key = name.partition(".")
         state.setdefault(int(place), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, found in optimizer.state.items():
+        for key, tensor in found.items():
+            if tensor.shape == parameter.shape:
+                # fused optimizers walk raw memory: the state must lie as the parameter does (channels last)
+                found[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def finite(net: nn.Module) -> str | None:
