@@ -158,7 +158,8 @@ def _problems(error: ValidationError, where: str, *, known: Iterable[str] = ()) 
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}" if known else ""
             phrases.append(f"{place}: unknown key{hint}")
         elif isinstance(entry.get("ctx", {}).get("error"), RecipeError):
-            phrases.append(str(entry["ctx"]["error"]))  # already names its place
+            said = str(entry["ctx"]["error"])  # names the method, and its place where all steps are checked together
+            phrases.append(f"{where.partition(' ')[0]}: {said}" if where else said)
         else:
             message = entry["msg"].removeprefix("Value error, ")
             given = f", got {entry['input']!r}" if entry["type"] != "value_error" else ""
