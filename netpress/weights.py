@@ -83,9 +83,11 @@ def _some(names: list[str]) -> str:
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
     found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    for key in _WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
+    while isinstance(found, Mapping):
+        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+        if not inner:
+            break
+        found = inner[0]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ValueError("expected a state dict: names and tensors")
     return found
