@@ -19,6 +19,7 @@ from netpress import run_folder as folders
 from netpress.arch import Named, open_network
 from netpress.budget import judge
 from netpress.candidate import Candidate, Context, Inputs, Progress, silent
+from netpress.codec import container
 from netpress.codec.stored import Codec
 from netpress.data import Data
 from netpress.data import open as open_data
@@ -227,7 +228,7 @@ class _Job:
         final = self._load(last)
         result = folders.read_json(self.out / "metrics.json")
         key = folders.digest([stage["key"] for stage in stages] + [self.recipe.budget.model_dump(mode="json")])
-        if result is None or result.get("key") != key:
+        if result is None or result.get("key") != key or not self._complete(stages[-1]["sha256"]):
             (self.out / "metrics.json").unlink(missing_ok=True)
             atomic.write(self.out / "model.press", (last / "candidate.press").read_bytes())
             found = summarise(self.out, stages, self._load(self.out / BASELINE), final, data=self.data)
@@ -242,6 +243,8 @@ class _Job:
                 "date": time.strftime("%Y-%m-%d"),
             }
             folders.write_json(self.out / "metrics.json", result)
+            result = folders.read_json(self.out / "metrics.json")  # the same types as after a later call
+            assert result is not None
         write_report(self.out)
         folders.log(self.out, "finished", ratio=result["ratio"])
         return Run(self.out, result, final)
@@ -250,6 +253,14 @@ class _Job:
         verdicts = [asdict(verdict) for verdict in judge(self.recipe.budget, baseline, final)]
         limits = self.recipe.budget.model_dump(exclude_none=True)
         return {"budget": verdicts, "unmeasured": sorted(limits.keys() - {v["limit"] for v in verdicts})}
+
+    def _complete(self, sha256: str) -> bool:
+        """Whether the final files are there and are those of the last step."""
+        model, onnx = self.out / "model.press", self.out / "model.onnx"
+        return model.is_file() and folders.file_digest(model) == sha256 and (onnx.is_file() or not self._has_graph())
+
+    def _has_graph(self) -> bool:
+        return bool(container.read(self.out / "model.press").graph)
 
     def _context(self, folder: Path, name: str) -> Context:
         def progress(what: str, done: int, total: int, numbers: Mapping[str, float]) -> None:

@@ -73,8 +73,9 @@ def claim(out: Path, identity: Mapping[str, str], *, fresh: bool) -> None:
         raise FileError(f"{out}: cannot be made a run folder: {error.strerror}") from error
     earlier = read_json(out / "run.json")
     if fresh and earlier is not None:
-        _clear(out)
-        earlier = None
+        _clear(out)  # run.json stays until it is replaced: killed here, the folder is still ours
+        earlier = dict(identity)
+        write_json(out / "run.json", earlier)
     if earlier is None:
         if any(not p.name.startswith(".") for p in out.iterdir()):
             raise FileError(f"{out}: not empty and not a run folder; choose another --out")
@@ -94,7 +95,7 @@ def _clear(out: Path) -> None:
     for path in sorted(out.iterdir()):
         if path.is_dir() and (_STEP.fullmatch(path.name) or path.name == "tensorboard"):
             shutil.rmtree(path)
-        elif path.name in _OURS:
+        elif path.name in _OURS and path.name != "run.json":
             path.unlink()
 
 
