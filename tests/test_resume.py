@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 RECIPE = {
-    "network": {"name": "lenet-300-100", "settings": {"dropout": 0.3}},
+    "network": {"name": "lenet5", "settings": {"dropout": 0.3}},
     "data": {"name": "digits"},
     "baseline": {"epochs": 3, "lr": 0.01, "optimizer": "sgd", "shift": 1, "patience": 2},
     "step": [
@@ -98,21 +98,22 @@ def until_done(server: Server, out: Path, recipe: Any) -> None:
     assert not server.run(out, recipe)["killed"]
 
 
-def kill_at_random(server: Server, expected: dict[str, str], seconds: float, kills: int, seed: int) -> int:
+def kill_at_random(server: Server, recipe: Any, undisturbed: tuple[dict[str, str], float], kills: int) -> int:
     """Kill runs at random moments, at most four times each, then let each finish; how often it really hit."""
-    rng, hits = random.Random(seed), 0
+    (expected, seconds), rng, hits = undisturbed, random.Random(kills), 0
     while hits < kills:
         out, this_run = server.new(), 0
         while this_run < 4 and hits < kills:
-            if not server.run(out, RECIPE, kill_after_s=rng.uniform(0.02, 0.6 * seconds))["killed"]:
+            if not server.run(out, recipe, kill_after_s=rng.uniform(0.02, 0.6 * seconds))["killed"]:
                 break
             this_run += 1
             hits += 1
-        until_done(server, out, RECIPE)
+        until_done(server, out, recipe)
         assert files(out) == expected
     return hits
 
 
+@pytest.mark.slow
 def test_a_fresh_interpreter_writes_the_same_files(small, tmp_path):
     code = (
         "import sys, json, torch; torch.set_num_threads(1)\n"
@@ -132,24 +133,24 @@ def test_another_seed_writes_other_files(server, undisturbed):
     assert not set(files(out).values()) & set(undisturbed[0].values())
 
 
-def test_three_kills(server, undisturbed):
-    assert kill_at_random(server, *undisturbed, kills=3, seed=1) == 3
+def test_three_kills(server, small):
+    assert kill_at_random(server, SMALL, (small[0], small[2]), kills=3) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_kills(server, undisturbed):
-    assert kill_at_random(server, *undisturbed, kills=20, seed=2) == 20
+    assert kill_at_random(server, RECIPE, undisturbed, kills=20) == 20
 
 
 @pytest.fixture(scope="module")
-def small(server) -> tuple[dict[str, str], int]:
+def small(server) -> tuple[dict[str, str], int, float]:
     out = server.new()
     answer = server.run(out, SMALL)
-    return files(out), answer["renames"]
+    return files(out), answer["renames"], answer["seconds"]
 
 
-def kill_at_rename(server: Server, small: tuple[dict[str, str], int], fault: tuple[str, int]) -> None:
+def kill_at_rename(server: Server, small: tuple[dict[str, str], int, float], fault: tuple[str, int]) -> None:
     out = server.new()
     assert server.run(out, SMALL, fault=fault)["killed"], fault
     until_done(server, out, SMALL)
