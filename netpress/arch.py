@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from netpress import zoo
+from netpress import user_file, zoo
 from netpress.codec.header import Arch
 from netpress.errors import ModelError
 
@@ -130,7 +128,9 @@ def open_network(
         return Named(spec, Arch("own", type(spec).__name__))
     head, colon, rest = spec.partition(":")
     if head.endswith(".py") and colon:
-        net = _factory(Path(head), rest, settings)
+        net = user_file.call(Path(head), rest, error=ModelError, **settings)
+        if not isinstance(net, nn.Module):
+            raise ModelError(f"{spec}: expected an nn.Module, got {type(net).__name__}")
         return Named(net, Arch("own", type(net).__name__, settings))
     source = head if colon else "zoo"
     if source not in ("zoo", "torchvision", "timm"):
@@ -150,22 +150,3 @@ def _asked(source: str, name: str, shape: tuple[int, ...] | None, classes: int |
     wanted = {"classes": (classes, variant.classes), "channels": (shape[0], variant.shape[0])}
     wanted["size"] = (shape[1], variant.shape[1])
     return {key: mine for key, (mine, usual) in wanted.items() if mine != usual}
-
-
-def _factory(path: Path, name: str, settings: dict[str, Any]) -> nn.Module:
-    """Run the user's file and call its factory."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules.setdefault(path.stem, module)
-    try:
-        module_spec.loader.exec_module(module)
-        net = getattr(module, name)(**settings)
-    except Exception as error:
-        raise ModelError(f"{path}:{name}: {type(error).__name__}: {error}") from error
-    if not isinstance(net, nn.Module):
-        raise ModelError(f"{path}:{name}: expected an nn.Module, got {type(net).__name__}")
-    return net

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+import netpress
 from netpress import atomic, store
 from netpress import run_folder as folders
 from netpress.arch import Named, open_network
@@ -204,6 +205,7 @@ class _Job:
         back = self._load(folder)
         numbers = {
             "name": name,
+            "version": netpress.__version__,
             "key": key,
             "sha256": folders.file_digest(path),
             **metrics(back, saved, validation=self.data.validation, test=self.data.test, device=self.device),
@@ -310,7 +312,7 @@ class _Job:
                 "settings": dict(settings),
                 "train": train.model_dump(mode="json"),
                 "input": source,
-                "data": self.data.fingerprint,
+                "data": [self.data.fingerprint, self.data.mean, self.data.std],
                 "seed": self.options.seed,
                 "threads": torch.get_num_threads(),
                 "device": self.device.type,

@@ -18,7 +18,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 LAYERS = (
     {"errors"},
-    {"atomic"},
+    {"atomic", "user_file"},
     {"codec"},
     {"runtime", "forms"},
     {"candidate"},
