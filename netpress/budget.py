@@ -98,8 +98,7 @@ def judge(budget: Budget, baseline: Mapping[str, Any], final: Mapping[str, Any])
 
     Args:
         budget: the limits.
-        baseline: `file_bytes nonzero macs latency_ms` and `validation: {top1}` of the baseline; its `file_bytes` as
-            float32 parameters are meant by per cent of a size.
+        baseline: `file_bytes nonzero macs latency_ms` and `validation: {top1}` of the baseline; per cent mean these.
         final: the same of the result.
 
     Returns:

@@ -131,6 +131,10 @@ class Method(Protocol):
         """The single rounds that these settings stand for, in order; `[self]` for most."""
         ...
 
+    def check(self, net: nn.Module) -> None:
+        """Raise a RecipeError where the settings cannot fit the network, before anything is trained."""
+        ...
+
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """A new candidate; the argument is left untouched."""
         ...

@@ -132,6 +132,8 @@ class _Job:
         if (where := parametrized(self.start.net)) is not None:
             raise ModelError(f"{where} has a parametrization: remove it before compressing")
         _check_fit(self.start, self.data)
+        for step in self.recipe.steps():
+            step.method.check(self.start.net)
 
     def run(self) -> Run:
         """All stages."""

@@ -110,12 +110,6 @@ class Steep(nn.Module):
 
 STEEP = {"epochs": 2, "lr": 10, "optimizer": "sgd", "schedule": "constant"}
 FAILS: dict[str, tuple[type[NetpressError], str, dict[str, Any], list[str]]] = {
-    "a table that names no layer": (
-        RecipeError,
-        r"weight_prune\.sparsity: 'conv9' names no layer; expected .* fc1, fc2, fc3",
-        {"what": recipe(step=[{"method": "weight_prune", "sparsity": {"conv9": 0.5}}])},
-        ["00-baseline"],
-    ),
     "tied weights": (
         ModelError,
         r"1\.weight is one tensor with 3\.weight",

@@ -25,6 +25,9 @@ from netpress.methods.weight_share import WeightShare
 __all__ = ["WeightPrune", "WeightShare", "apply", "available", "examples", "find"]
 
 
+_PARTS = ("name", "revision", "gives", "preserves", "expand", "check", "apply")
+
+
 def _modules() -> list[Any]:
     found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
     return [module for module in found if hasattr(module, "METHODS")]
@@ -43,7 +46,7 @@ def available() -> Mapping[str, type[Any]]:
     found: dict[str, type[Any]] = {method.name: method for module in _modules() for method in module.METHODS}
     for entry in entry_points(group="netpress.methods"):
         method = entry.load()
-        missing = [n for n in ("name", "revision", "gives", "preserves", "expand", "apply") if not hasattr(method, n)]
+        missing = [n for n in _PARTS if not hasattr(method, n)]
         if missing:
             raise RecipeError(f"entry point {entry.value}: not a method: it has no {', '.join(missing)}")
         if method.name in found:

@@ -81,6 +81,11 @@ class WeightPrune:
             for i in range(rounds)
         ]
 
+    def check(self, net: nn.Module) -> None:
+        """Refuse a table that names a layer which `net` does not have."""
+        setting: Any = self.sparsity if self.sparsity is not None else self.threshold_std
+        check_keys(setting, net, "weight_prune." + ("sparsity" if self.sparsity is not None else "threshold_std"))
+
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Prune once. Weights that were pruned before stay pruned.
 
@@ -104,8 +109,8 @@ class WeightPrune:
         return pruned.but(history=(*candidate.history, Record(self.name, asdict(self))))
 
     def _amounts(self, net: nn.Module) -> list[tuple[Target, float]]:
+        self.check(net)
         setting: Any = self.sparsity if self.sparsity is not None else self.threshold_std
-        check_keys(setting, net, "weight_prune." + ("sparsity" if self.sparsity is not None else "threshold_std"))
         found = [(target, choose(setting, target)) for target in targets(net)]
         return [(target, float(amount)) for target, amount in found if amount is not None]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from torch import nn
 
 from netpress.candidate import Candidate, Context, Record
 from netpress.codec.kmeans import cluster
@@ -53,6 +54,10 @@ class WeightShare:
         """One round."""
         return [self]
 
+    def check(self, net: nn.Module) -> None:
+        """Refuse a table that names a layer which `net` does not have."""
+        check_keys(self.bits, net, "weight_share.bits")
+
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Cluster the weights of every chosen layer.
 
@@ -62,7 +67,7 @@ class WeightShare:
         """
         if (bad := finite(candidate.net)) is not None:
             raise ModelError(f"{bad} holds NaN or an infinity: its weights cannot be clustered")
-        check_keys(self.bits, candidate.net, "weight_share.bits")
+        self.check(candidate.net)
         forms, notes = dict(candidate.forms), []
         for number, target in enumerate(targets(candidate.net)):
             bits = choose(self.bits, target)
