@@ -141,11 +141,12 @@ def _show_verdict(args: Args, done: Any) -> None:
         print(f"budget {verdict['limit']}: allowed {verdict['allowed']:g}, measured {verdict['measured']:g}: {word}")
     for limit in numbers["unmeasured"]:
         print(f"budget {limit}: could not be measured: MISSED")
-    drop = 100 * (baseline["top1"] - final["top1"])
-    print(
-        f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "
-        f"top-1 {final['top1']:.2%}, baseline {baseline['top1']:.2%} ({-drop:+.2f} points)"
-    )
+    if numbers["steps"]:
+        points = round(100 * (final["top1"] - baseline["top1"]), 2) + 0.0  # + 0.0: never "-0.00"
+        print(
+            f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "
+            f"top-1 {final['top1']:.2%}, baseline {baseline['top1']:.2%} ({points:+.2f} points)"
+        )
     print(f"file   {done.folder / 'model.press'}\nreport {done.folder / 'report.html'}")
 
 

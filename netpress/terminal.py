@@ -36,15 +36,20 @@ class Terminal:
 
     def progress(self, what: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
         """Show how far `what` is; see `candidate.Progress`."""
-        if what != self.what and self.task is not None:
-            self.bars.remove_task(self.task)
-            self.task = None
+        if what != self.what:
+            self._clear()
         if self.task is None:
             self.task, self.what = self.bars.add_task(what, total=total, numbers=""), what
         shown = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
         self.bars.update(self.task, completed=done, total=total, numbers=shown)
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """One line that stays; what was running is over."""
+        self._clear()
         if not self.quiet:
-            self.console.print(line, markup=False)
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def _clear(self) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
