@@ -51,7 +51,7 @@ def _torchvision(arch: Arch) -> nn.Module:
     models = _optional("torchvision.models")
     try:
         net: nn.Module = models.get_model(arch.name, **{"weights": None, **arch.settings})
-    except (ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"torchvision:{arch.name}: {str(error).splitlines()[0]}") from error
     return net
 
@@ -60,7 +60,7 @@ def _timm(arch: Arch) -> nn.Module:
     models = _optional("timm")
     try:
         net: nn.Module = models.create_model(arch.name, **{"pretrained": False, **arch.settings})
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"timm:{arch.name}: {str(error).splitlines()[0]}") from error
     return net
 
@@ -89,9 +89,11 @@ _EDITS: dict[str, Callable[..., None]] = {"dropout": _dropout}
 def _optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         package = name.partition(".")[0]
         raise ModelError(f"{package} is not installed: pip install {package}") from error
+    except Exception as error:  # a broken installation raises anything: compiled operators that do not fit PyTorch, ...
+        raise ModelError(f"{name} cannot be imported: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
