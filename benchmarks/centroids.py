@@ -27,7 +27,7 @@ from netpress.train import Training, evaluate, fit
 INITS = ("forgy", "density", "linear", "optimal")
 BITS = (2, 3, 4, 5, 6, 7, 8)
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-TRAIN = Training(epochs=2, lr=3e-4)
+TRAIN = Training(epochs=1, lr=3e-4)
 
 
 def row(candidate: Candidate, data: Data, *, init: Any, bits: int, seed: int) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def main() -> int:
     args = parser.parse_args()
     facts = read_json(RESULTS / "centroids.json") if args.plot else measure(args)
     assert facts is not None, "nothing was measured yet"
+    print("start of k-means, error before → after training of the table, %\n")
     print("| start | " + " | ".join(f"{b} bits" for b in BITS) + " |\n|---|" + "---|" * len(BITS))
     for init in INITS:
         cells = [

@@ -25,7 +25,7 @@ from netpress.train import Training, evaluate, fit
 
 SCORES = ("magnitude", "saliency")
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99)
-TRAIN = Training(epochs=3, lr=1e-3)
+TRAIN = Training(epochs=1, lr=1e-3)
 PATH = Path(__file__).parent.parent / "docs" / "results" / "pruning-scores.json"
 
 
@@ -58,6 +58,7 @@ def main() -> int:
                 if (score, scope, sparsity) not in done:
                     facts["rows"].append(row(candidate, data, score=score, scope=scope, sparsity=sparsity))
                     write_json(PATH, facts)
+    print("score and scope, error before → after retraining, %\n")
     print("| score, scope | " + " | ".join(f"{s:.0%}" for s in SPARSITIES) + " |\n|---|" + "---|" * len(SPARSITIES))
     found = {(r["score"], r["scope"], r["sparsity"]): r for r in facts["rows"]}
     for scope in ("layer", "global"):
