@@ -88,7 +88,6 @@ def plot(facts: dict[str, Any], path: Path) -> None:
             errors = [100 * median(facts, init, bits, what) for bits in BITS]
             axes.plot(BITS, errors, style, marker="o", markersize=4, color=colour, label=f"{init}, {what} training")
     axes.axhline(100 * facts["pruned_error"], color="#666666", linewidth=1, label="pruned, not shared")
-    axes.set_yscale("log")
     axes.set_xlabel("bits of an index")
     axes.set_ylabel("test error, %")
     axes.set_title("LeNet-5, pruned, then shared: first centroids and training of the table")

@@ -80,7 +80,7 @@ def table(rows: list[dict[str, Any]], network: str) -> str:
 
 
 def claims(rows: list[dict[str, Any]], network: str) -> list[common.Claim]:
-    """The limits, on the median of the seeds; the worst within 0.1 points of it."""
+    """The limits, kept by the median of the seeds; the worst seed may miss one by 0.1 points."""
     size, before, after, minutes = LIMITS[network]
     found = rows_of(rows, network)
     errors = [100 * r["error"] for r in found]
@@ -94,7 +94,8 @@ def claims(rows: list[dict[str, Any]], network: str) -> list[common.Claim]:
         ),
         common.at_most(f"{network}: error %, median", middle(errors), after),
         common.at_most(f"{network}: rise of the error, points, median", round(middle(rises), 6), 0.1),
-        common.at_most(f"{network}: error, worst above median, points", round(max(errors) - middle(errors), 6), 0.1),
+        common.at_most(f"{network}: error %, worst", max(errors), after + 0.1),
+        common.at_most(f"{network}: rise of the error, points, worst", round(max(rises), 6), 0.1 + 0.1),
         common.at_most(f"{network}: header, graph, checksums, bytes", max(r["overhead_bytes"] for r in found), 600),
         common.at_least(f"{network}: same top-1 without PyTorch", min(r["same_top1"] for r in found), 1.0),
         common.at_most(f"{network}: minutes of a run, longest", max(r["minutes"] for r in found), minutes),

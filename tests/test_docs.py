@@ -48,4 +48,4 @@ def test_every_public_name_has_a_text():
 def test_pages_name_files_that_exist():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for name in re.findall(r"`((?:docs|benchmarks|tests|netpress)/[\w/.-]+\.\w+)`", page.read_text()):
-            assert (ROOT / name).exists(), f"{page.name} names {name}"
+            assert "NNNN" in name or (ROOT / name).exists(), f"{page.name} names {name}"

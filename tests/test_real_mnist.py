@@ -67,7 +67,8 @@ def test_each_stage_is_smaller_and_each_coder_in_its_place(run):
     sizes = [s["file_bytes"] for s in [run.metrics["baseline"], *run.metrics["steps"]]]
     assert sizes == sorted(sizes, reverse=True)
     coded = run.metrics["final"]["coded"]
-    assert run.metrics["final"]["file_bytes"] <= min(coded.values())
+    # the smallest payload per tensor; the names of mixed chains take a few bytes of the header
+    assert run.metrics["final"]["file_bytes"] <= min(coded.values()) + 8
     assert coded["huffman"] < coded["bits"]
 
 
