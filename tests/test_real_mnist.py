@@ -93,7 +93,8 @@ def test_in_an_environment_that_never_had_torch(run, mnist, tmp_path):
     python = tmp_path / "bare" / "bin" / "python"
     source = Path(__file__).parent.parent
     subprocess.run([python, "-m", "pip", "install", "-q", str(source)], check=True, capture_output=True)
-    packages = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True)
+    listing = [python, "-m", "pip", "list", "--format=json"]
+    packages = subprocess.run(listing, check=True, capture_output=True, text=True)
     names = {package["name"] for package in json.loads(packages.stdout)}
     assert "onnxruntime" in names
     assert not names & {"torch", "onnx", "pydantic", "scipy"}
