@@ -239,7 +239,7 @@ import netpress
 for name in netpress.__all__:
     assert getattr(netpress, name) is not None
     assert name in dir(netpress)
-print(len(netpress.__all__))
+print(len(netpress.__all__), flush=True)
 """
 
 
