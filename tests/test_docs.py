@@ -49,3 +49,10 @@ def test_pages_name_files_that_exist():
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for name in re.findall(r"`((?:docs|benchmarks|tests|netpress)/[\w/.-]+\.\w+)`", page.read_text()):
             assert "NNNN" in name or (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_example_runs(tmp_path):
+    words = [sys.executable, str(ROOT / "examples" / "own_network.py"), "--out", str(tmp_path / "own"), "--epochs", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the runtime names the same classes: True" in done.stdout
