@@ -65,6 +65,10 @@ class WeightPrune:
             raise RecipeError("weight_prune: give one of sparsity and threshold_std")
         if self.scope == "global" and not isinstance(self.sparsity, float | int | list):
             raise RecipeError("weight_prune: scope = 'global' needs one sparsity (or a list), not a table or threshold")
+        if self.threshold_std is not None and self.score == "saliency":
+            raise RecipeError(
+                "weight_prune: threshold_std is a threshold on |w|; with score = 'saliency' give sparsity"
+            )
         lengths = {len(v) for v in self._values() if isinstance(v, list)}
         if 0 in lengths or len(lengths) > 1:
             raise RecipeError(f"weight_prune: all lists must have one length of at least 1, got {sorted(lengths)}")
@@ -129,10 +133,7 @@ class WeightPrune:
     ) -> dict[str, Tensor]:
         live = {t.name: _live(candidate.forms.get(t.name), scores[t.name]) for t, _ in chosen}
         if self.threshold_std is not None:
-            return {
-                t.name: live[t.name] & (scores[t.name] > _threshold(candidate, t.name, q, self.score))
-                for t, q in chosen
-            }
+            return {t.name: live[t.name] & (scores[t.name] > _threshold(candidate, t.name, q)) for t, q in chosen}
         if self.scope == "global":
             flat = torch.cat([scores[t.name].masked_fill(~live[t.name], -1).flatten() for t, _ in chosen])
             keep = _largest(flat, flat.numel() - round(float(self.sparsity) * flat.numel()))  # type: ignore[arg-type]
@@ -173,11 +174,9 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return mask
 
 
-def _threshold(candidate: Candidate, name: str, q: float, score: str) -> float:
-    """q x the population standard deviation of all weights of the layer, in units of the score."""
+def _threshold(candidate: Candidate, name: str, q: float) -> float:
+    """q x the population standard deviation of all weights of the layer."""
     w = candidate.net.get_parameter(name).detach()
-    if score == "saliency":
-        raise RecipeError("weight_prune: threshold_std is a threshold on |w|; with score = 'saliency' give sparsity")
     return q * w.double().std(correction=0).item()
 
 
