@@ -123,7 +123,7 @@ def open_network(
         ModelError: it cannot be built; one line.
 
     >>> open_network("lenet5", shape=(3, 32, 32), classes=7).arch.settings
-    {'classes': 7, 'channels': 3, 'size': 32}
+    {'num_classes': 7, 'in_channels': 3, 'size': 32}
     """
     settings = dict(settings or {})
     if isinstance(spec, nn.Module):
@@ -148,7 +148,6 @@ def _asked(source: str, name: str, shape: tuple[int, ...] | None, classes: int |
         return {}
     if source != "zoo":
         return {"num_classes": classes} | ({"in_chans": shape[0]} if source == "timm" and shape[0] != 3 else {})
-    variant = zoo.describe(name)
-    wanted = {"classes": (classes, variant.classes), "channels": (shape[0], variant.shape[0])}
-    wanted["size"] = (shape[1], variant.shape[1])
-    return {key: mine for key, (mine, usual) in wanted.items() if mine != usual}
+    usual = zoo.settings(name)
+    wanted = {"num_classes": classes, "in_channels": shape[0], "size": shape[1]}
+    return {key: value for key, value in wanted.items() if key in usual and value != usual[key]}

@@ -158,7 +158,7 @@ def test_own_network_needs_itself_to_be_loaded(tmp_path, quick):
 def test_weights_start_the_run(tmp_path, quick):
     weights = tmp_path / "w.npz"
     torch.manual_seed(0)
-    net = zoo.create("lenet-300-100", classes=4, size=8)
+    net = zoo.create("lenet-300-100", num_classes=4, size=8)
     np.savez(weights, **{k: v.numpy() for k, v in net.state_dict().items()})
     job.run(network(weights=str(weights)), data=DATA, out=tmp_path / "a")
     back = store.load(tmp_path / "a" / "00-baseline" / "candidate.press")

@@ -56,7 +56,7 @@ def test_a_preset_as_toml_reads_as_the_same_recipe(name, tmp_path):
 )
 def test_any_recipe_survives_toml(sparsity, bits, lr, optimizer):
     plain = {
-        "network": {"name": "lenet5", "settings": {"classes": 7}},
+        "network": {"name": "lenet5", "settings": {"num_classes": 7}},
         "step": [
             {"method": "weight_prune", "sparsity": sparsity, "train": {"lr": lr, "optimizer": optimizer}},
             {"method": "weight_share", "bits": bits},
@@ -197,7 +197,7 @@ def test_unknown_recipes_name_the_nearest(tmp_path):
         ("step.0.sparsity", "[0.1, 0.2]", lambda r: r.step[0].method.sparsity, [0.1, 0.2]),
         ("step.1.bits", "{ conv = 2 }", lambda r: r.step[1].method.bits, {"conv": 2}),
         ("step.0.train.lr", "1e-2", lambda r: r.step[0].train.lr, 0.01),
-        ("network.settings.classes", "3", lambda r: r.network.settings, {"classes": 3}),
+        ("network.settings.num_classes", "3", lambda r: r.network.settings, {"num_classes": 3}),
         ("budget.max_size", "5kB", lambda r: r.budget.max_size, "5kB"),
         ("title", "mine", lambda r: r.title, "mine"),
     ],

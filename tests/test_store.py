@@ -47,8 +47,8 @@ def test_sizes_are_those_of_the_file(small, path):
 
 def test_loading_needs_no_more_than_the_file_for_zoo_networks(tmp_path):
     candidate = Candidate(
-        zoo.create("lenet5", classes=4, channels=1, size=28),
-        arch=Arch("zoo", "lenet5", {"classes": 4}),
+        zoo.create("lenet5", num_classes=4, in_channels=1, size=28),
+        arch=Arch("zoo", "lenet5", {"num_classes": 4}),
         inputs=Inputs((1, 28, 28), (0.25,), (0.5,)),
         classes=("a", "b", "c", "d"),
     )

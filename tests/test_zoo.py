@@ -35,7 +35,7 @@ def test_parameters_equal_the_papers(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_settings_change_input_and_classes(name):
-    net = zoo.create(name, classes=7, channels=3, size=32, dropout=0.25).eval()
+    net = zoo.create(name, num_classes=7, in_channels=3, size=32, dropout=0.25).eval()
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     assert {m.p for m in net.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
 
@@ -43,7 +43,7 @@ def test_settings_change_input_and_classes(name):
 @pytest.mark.parametrize("name", zoo.names())
 def test_default_takes_its_own_shape(name):
     variant = zoo.describe(name)
-    assert zoo.create(name).eval()(torch.zeros(3, *variant.shape)).shape == (3, variant.classes)
+    assert zoo.create(name).eval()(torch.zeros(3, *variant.shape)).shape == (3, variant.num_classes)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "condensenet-mnist-1"])
@@ -87,9 +87,9 @@ def test_same_pool_fits_the_linear_layer_at_every_size(pool, size):
     [
         ("lenet6", {}, ["'lenet6'", "'lenet5'", "netpress list"]),
         ("qqqq", {}, ["'qqqq'", "netpress list"]),
-        ("lenet5", {"width": 3}, ["'width'", "classes", "dropout"]),
-        ("lenet5", {"classes": 0}, ["classes", "got 0"]),
-        ("lenet5", {"classes": True}, ["classes", "got True"]),
+        ("lenet5", {"width": 3}, ["'width'", "num_classes", "dropout"]),
+        ("lenet5", {"num_classes": 0}, ["num_classes", "got 0"]),
+        ("lenet5", {"num_classes": True}, ["num_classes", "got True"]),
         ("lenet5", {"size": "28"}, ["size", "'28'"]),
         ("lenet5", {"size": 13}, ["size 13", "too small"]),
         ("lenet5", {"dropout": 1.0}, ["dropout", "1.0"]),

@@ -4,35 +4,42 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
+from types import ModuleType
+from typing import cast
 
+import torch
 from torch import nn
 
 from netpress.errors import ModelError
+from netpress.zoo.space import Choice, Span
 from netpress.zoo.variant import Variant
 
-__all__ = ["Variant", "create", "describe", "names"]
+__all__ = ["Choice", "Span", "Variant", "create", "describe", "family", "names", "settings", "space"]
 
 
 @cache
-def _catalogue() -> Mapping[str, tuple[Variant, Callable[..., nn.Module]]]:
-    """Every variant with its family's builder, found by scanning this package."""
-    found: dict[str, tuple[Variant, Callable[..., nn.Module]]] = {}
+def _catalogue() -> Mapping[str, ModuleType]:
+    """The family of every variant, found by scanning this package."""
+    found: dict[str, ModuleType] = {}
     for info in pkgutil.iter_modules(__path__):
-        family = importlib.import_module(f"{__name__}.{info.name}")
-        for name, variant in getattr(family, "VARIANTS", {}).items():
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for name in getattr(module, "VARIANTS", {}):
             assert name not in found, f"two zoo families claim {name!r}"
-            found[name] = (variant, family.build)
+            found[name] = module
     return found
 
 
-def _find(name: str) -> tuple[Variant, Callable[..., nn.Module]]:
+def _find(name: str) -> ModuleType:
     catalogue = _catalogue()
     if name not in catalogue:
         near = difflib.get_close_matches(name, catalogue, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ModelError(f"zoo: unknown network {name!r}; {hint}`netpress list` names all {len(catalogue)}")
+        raise ModelError(
+            f"zoo: unknown network {name!r}; {hint}`netpress list models` names all {len(catalogue)}, "
+            "others are torchvision:NAME, timm:NAME or path.py:factory"
+        )
     return catalogue[name]
 
 
@@ -43,6 +50,18 @@ def names() -> list[str]:
     True
     """
     return sorted(_catalogue())
+
+
+def family(name: str) -> str:
+    """Return the family of a network: the module of this package that builds it.
+
+    Raises:
+        ModelError: the name is unknown.
+
+    >>> family("lenet5") == family("lenet-300-100") == "lenet"
+    True
+    """
+    return _find(name).__name__.rpartition(".")[2]
 
 
 def describe(name: str) -> Variant:
@@ -60,29 +79,56 @@ def describe(name: str) -> Variant:
     >>> describe("lenet5").params
     431080
     """
-    return _find(name)[0]
+    return cast("Variant", _find(name).VARIANTS[name])
 
 
-def create(name: str, /, **settings: object) -> nn.Module:
+def settings(name: str) -> Mapping[str, object]:
+    """Return every setting of a network with its default value.
+
+    Raises:
+        ModelError: the name is unknown.
+
+    >>> settings("lenet5")["num_classes"], settings("lenet5")["convs"]
+    (10, (20, 50))
+    """
+    parameters = inspect.signature(_find(name).build).parameters
+    usual = {key: parameter.default for key, parameter in parameters.items()}
+    return {**usual, **describe(name).settings}
+
+
+def space(name: str) -> Mapping[str, Choice | Span]:
+    """Return the design space of a network: for each setting that a sweep may change, the values to draw from.
+
+    Raises:
+        ModelError: the name is unknown.
+
+    >>> space("lenet5")
+    {}
+    """
+    return cast("Mapping[str, Choice | Span]", getattr(_find(name), "SPACE", {}))
+
+
+def create(name: str, /, *, device: str | torch.device | None = None, **changes: object) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's default generator.
 
     Args:
         name: a name of `names()`.
-        settings: arguments of the family's `build` (such as `classes`, `channels`, `size`, `dropout`) to
-            change; the others keep the variant's numbers.
+        device: where; "meta" builds shapes without weights, in no time. None: torch's default device.
+        changes: settings to change (`settings(name)` has them all); the others keep the variant's values.
 
     Returns:
-        The network, in training mode, float32, on the current default device.
+        The network, in training mode, float32.
 
     Raises:
         ModelError: the name or a setting is unknown, or a value is out of range.
 
-    >>> create("lenet5", classes=7).fc2.out_features
+    >>> create("lenet5", num_classes=7).fc2.out_features
     7
     """
-    variant, build = _find(name)
-    allowed = inspect.signature(build).parameters
-    unknown = sorted(set(settings) - set(allowed))
+    found, allowed = _find(name), settings(name)
+    unknown = sorted(set(changes) - set(allowed))
     if unknown:
         raise ModelError(f"zoo: {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}")
-    return build(**{**variant.settings, **settings})
+    with torch.device(device if device is not None else torch.get_default_device()):
+        net: nn.Module = found.build(**{**describe(name).settings, **changes})
+    return net

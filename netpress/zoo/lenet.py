@@ -9,14 +9,14 @@ from collections import OrderedDict
 from torch import nn
 
 from netpress.errors import ModelError
-from netpress.zoo.blocks import check_counts, check_image
+from netpress.zoo.checks import check_counts, check_image
 from netpress.zoo.variant import Variant
 
 VARIANTS = {
     "lenet-300-100": Variant(
         settings={"convs": (), "hidden": (300, 100)},
         shape=(1, 28, 28),
-        classes=10,
+        num_classes=10,
         params=266_610,
         macs=266_200,
         activation_floats=1_194,
@@ -26,7 +26,7 @@ VARIANTS = {
     "lenet5": Variant(
         settings={"convs": (20, 50), "hidden": (500,)},
         shape=(1, 28, 28),
-        classes=10,
+        num_classes=10,
         params=431_080,
         macs=2_293_000,
         activation_floats=19_694,
@@ -40,8 +40,8 @@ def build(
     *,
     convs: tuple[int, ...],
     hidden: tuple[int, ...],
-    classes: int = 10,
-    channels: int = 1,
+    num_classes: int = 10,
+    in_channels: int = 1,
     size: int = 28,
     dropout: float = 0.0,
 ) -> nn.Sequential:
@@ -50,13 +50,13 @@ def build(
     Args:
         convs: filters of each 5×5 convolution (no padding), each followed by a 2×2 max pool.
         hidden: width of each hidden linear layer, each followed by ReLU and dropout.
-        classes: outputs.
-        channels: channels of the image.
+        num_classes: outputs.
+        in_channels: channels of the image.
         size: height and width of the image, pixels.
         dropout: probability of zeroing after each hidden layer.
 
     Returns:
-        The network: (n, channels, size, size) -> logits (n, classes).
+        The network: (n, in_channels, size, size) -> logits (n, num_classes).
 
     Raises:
         ModelError: a value is out of range, or the image is too small for the convolutions.
@@ -64,9 +64,9 @@ def build(
     >>> [name for name, _ in build(convs=(20, 50), hidden=(500,)).named_children()]
     ['conv1', 'pool1', 'conv2', 'pool2', 'flatten', 'fc1', 'relu1', 'drop1', 'fc2']
     """
-    check_image(classes=classes, channels=channels, size=size, dropout=dropout)
+    check_image(num_classes=num_classes, in_channels=in_channels, size=size, dropout=dropout)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    width, side = channels, size
+    width, side = in_channels, size
     for number, filters in enumerate(check_counts("convs", convs), start=1):
         layers[f"conv{number}"] = nn.Conv2d(width, filters, 5)
         layers[f"pool{number}"] = nn.MaxPool2d(2)
@@ -80,5 +80,5 @@ def build(
         layers[f"relu{number}"] = nn.ReLU()
         layers[f"drop{number}"] = nn.Dropout(dropout)
         features = units
-    layers[f"fc{len(hidden) + 1}"] = nn.Linear(features, classes)
+    layers[f"fc{len(hidden) + 1}"] = nn.Linear(features, num_classes)
     return nn.Sequential(layers)

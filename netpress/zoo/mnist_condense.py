@@ -10,7 +10,8 @@ from collections import OrderedDict
 from torch import nn
 
 from netpress.errors import ModelError
-from netpress.zoo.blocks import Expand, check_count, check_image
+from netpress.zoo.blocks import Expand
+from netpress.zoo.checks import check_count, check_image
 from netpress.zoo.variant import Variant
 
 
@@ -18,7 +19,7 @@ def _variant(pool: int, fc: int, *, params: int, macs: int, activation_floats: i
     return Variant(
         settings={"pool": pool, "fc": fc},
         shape=(1, 28, 28),
-        classes=10,
+        num_classes=10,
         params=params,
         macs=macs,
         activation_floats=activation_floats,
@@ -36,7 +37,7 @@ VARIANTS = {
 
 
 def build(
-    *, pool: int, fc: int, classes: int = 10, channels: int = 1, size: int = 28, dropout: float = 0.1
+    *, pool: int, fc: int, num_classes: int = 10, in_channels: int = 1, size: int = 28, dropout: float = 0.1
 ) -> nn.Sequential:
     """Build conv 3×3 (64) - pool 2 - condense (16) - expand (96 + 32) - pool - FC - FC.
 
@@ -46,13 +47,13 @@ def build(
     Args:
         pool: window and stride of the second pool, at least 2.
         fc: width of the hidden linear layer.
-        classes: outputs.
-        channels: channels of the image.
+        num_classes: outputs.
+        in_channels: channels of the image.
         size: height and width of the image, pixels, at least 2.
         dropout: probability of zeroing after the hidden layer.
 
     Returns:
-        The network: (n, channels, size, size) -> logits (n, classes).
+        The network: (n, in_channels, size, size) -> logits (n, num_classes).
 
     Raises:
         ModelError: a value is out of range.
@@ -60,7 +61,7 @@ def build(
     >>> build(pool=4, fc=256).fc1.in_features
     2048
     """
-    check_image(classes=classes, channels=channels, size=size, dropout=dropout)
+    check_image(num_classes=num_classes, in_channels=in_channels, size=size, dropout=dropout)
     check_count("pool", pool, most=64)
     check_count("fc", fc)
     if pool < 2 or size < 2:
@@ -69,7 +70,7 @@ def build(
     out = -(-side // pool)
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 64, 3, padding=1),
+            conv1=nn.Conv2d(in_channels, 64, 3, padding=1),
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(2),
             condense=nn.Conv2d(64, 16, 1),
@@ -79,6 +80,6 @@ def build(
             fc1=nn.Linear(128 * out * out, fc),
             relu2=nn.ReLU(),
             drop1=nn.Dropout(dropout),
-            fc2=nn.Linear(fc, classes),
+            fc2=nn.Linear(fc, num_classes),
         )
     )

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from torch import nn
 
 from netpress.errors import ModelError
-from netpress.zoo.blocks import check_count, check_image
+from netpress.zoo.checks import check_count, check_image
 from netpress.zoo.variant import Variant
 
 
@@ -17,7 +17,7 @@ def _variant(kernel: int, *, params: int, macs: int, table: int) -> Variant:
     return Variant(
         settings={"kernel": kernel, "fc": 512},
         shape=(1, 28, 28),
-        classes=10,
+        num_classes=10,
         params=params,
         macs=macs,
         activation_floats=95_386,
@@ -34,20 +34,20 @@ VARIANTS = {
 
 
 def build(
-    *, kernel: int, fc: int, classes: int = 10, channels: int = 1, size: int = 28, dropout: float = 0.1
+    *, kernel: int, fc: int, num_classes: int = 10, in_channels: int = 1, size: int = 28, dropout: float = 0.1
 ) -> nn.Sequential:
     """Build conv k×k (64) - pool - conv k×k (128) - pool - FC - FC, ReLU after all but the last.
 
     Args:
         kernel: height and width of both convolutions' filters, odd ("same" padding).
         fc: width of the hidden linear layer.
-        classes: outputs.
-        channels: channels of the image.
+        num_classes: outputs.
+        in_channels: channels of the image.
         size: height and width of the image, pixels, at least 4.
         dropout: probability of zeroing after the hidden layer.
 
     Returns:
-        The network: (n, channels, size, size) -> logits (n, classes).
+        The network: (n, in_channels, size, size) -> logits (n, num_classes).
 
     Raises:
         ModelError: a value is out of range.
@@ -55,14 +55,14 @@ def build(
     >>> build(kernel=3, fc=512).fc1.in_features
     6272
     """
-    check_image(classes=classes, channels=channels, size=size, dropout=dropout)
+    check_image(num_classes=num_classes, in_channels=in_channels, size=size, dropout=dropout)
     check_count("kernel", kernel, most=31)
     check_count("fc", fc)
     if kernel % 2 == 0 or size < 4:
         raise ModelError(f"zoo: kernel must be odd and size at least 4, got kernel {kernel}, size {size}")
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 64, kernel, padding=kernel // 2),
+            conv1=nn.Conv2d(in_channels, 64, kernel, padding=kernel // 2),
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(2),
             conv2=nn.Conv2d(64, 128, kernel, padding=kernel // 2),
@@ -72,6 +72,6 @@ def build(
             fc1=nn.Linear(128 * (size // 2 // 2) ** 2, fc),
             relu3=nn.ReLU(),
             drop1=nn.Dropout(dropout),
-            fc2=nn.Linear(fc, classes),
+            fc2=nn.Linear(fc, num_classes),
         )
     )

@@ -11,23 +11,27 @@ class Variant:
     Args:
         settings: arguments of the family's `build` that make this variant.
         shape: one input image (channels, height, width).
-        classes: outputs of the classifier.
+        num_classes: outputs of the classifier.
         params: trainable parameters.
         macs: multiply-adds of convolutions and linear layers, one image.
         activation_floats: numbers in the input and in the output of every convolution, linear layer and pool.
         source: where the network is described.
         status: EXACT (the source's printed number is met to every digit), NEAR (nearest reading) or RECON
-            (rebuilt to fit the source's totals).
+            (reconstruction: the source gives no layer table, this one was found to fit its totals).
+        operations: by CondenseNet's own convention (`measure.cost`), where the source counts that way.
+        note: what a user must know about this variant: where it differs from its source, what cannot be reproduced.
 
-    >>> Variant(settings={}, shape=(1, 2, 2), classes=2, params=10, macs=8, source="a page", status="EXACT").macs
+    >>> Variant(settings={}, shape=(1, 2, 2), num_classes=2, params=10, macs=8, source="a page", status="EXACT").macs
     8
     """
 
     settings: Mapping[str, object]
     shape: tuple[int, int, int]
-    classes: int
+    num_classes: int
     params: int
     macs: int
     activation_floats: int | None = None
     source: str
     status: str
+    operations: int | None = None
+    note: str = ""
