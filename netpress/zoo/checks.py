@@ -55,3 +55,27 @@ def check_image(*, num_classes: object, in_channels: object, size: object = 1, d
     check_count("size", size, most=4096)
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ModelError(f"zoo: setting dropout must be a number from 0 up to below 1, got {dropout!r}")
+
+
+def check_number(name: str, value: object, *, low: float, high: float) -> None:
+    """Refuse a setting that is no number from `low` to `high`, both included.
+
+    Raises:
+        ModelError: the value is out of range or of another type.
+
+    >>> check_number("width", 0.5, low=0.1, high=2.0)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ModelError(f"zoo: setting {name} must be a number from {low:g} to {high:g}, got {value!r}")
+
+
+def check_choice(name: str, value: object, options: tuple[object, ...]) -> None:
+    """Refuse a setting that is none of a few values.
+
+    Raises:
+        ModelError: the value is another one.
+
+    >>> check_choice("norm", "batch", ("none", "batch"))
+    """
+    if value not in options:
+        raise ModelError(f"zoo: setting {name} must be one of {', '.join(map(repr, options))}, got {value!r}")
