@@ -151,19 +151,22 @@ def _show_verdict(args: Args, done: Any) -> None:
 
 
 def _measure(args: Args) -> int:
-    """Count a network's parameters, multiply-adds and memory; with --data, its accuracy."""
+    """Count a network's parameters, multiply-adds and memory; of a .press file also, with --data, its accuracy."""
+    from netpress import recipe
     from netpress.measure.target import measure_file, measure_network
 
     path = Path(args.target)
-    facts = (
-        measure_file(path, data=args.data, root=args.data_root)
-        if path.suffix == ".press"
-        else measure_network(args.target, data=args.data, root=args.data_root, shape=args.shape)
-    )
+    if path.suffix == ".press":
+        facts = measure_file(path, data=args.data, root=args.data_root)
+    else:
+        settings = {key: recipe.toml_value(key, text) for key, text in _settings(args.set).items()}
+        facts = measure_network(args.target, settings=settings, shape=args.input, data=args.data, root=args.data_root)
     if args.json:
         print(json.dumps(facts))
         return 0
-    head = ["layer", "kind", "params", "nonzero", "macs", "output"]
+    head = ["layer", "kind", "params", "macs", "output"]
+    if "nonzero" in facts:
+        head.insert(3, "nonzero")
     print(inspection.table([[row[h] for h in head] for row in facts.pop("layers")], head))
     for name, value in facts.items():
         print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
@@ -181,7 +184,7 @@ def _pack(args: Args) -> int:
     """Write a trained network as a .press file, without loss."""
     from netpress.pack import pack
 
-    saved = pack(args.model, Path(args.weights), Path(args.out), shape=args.shape, mean=args.mean, std=args.std)
+    saved = pack(args.model, Path(args.weights), Path(args.out), shape=args.input, mean=args.mean, std=args.std)
     print(json.dumps({"file_bytes": saved.file_bytes}) if args.json else f"{args.out}: {saved.file_bytes:,} bytes")
     return 0
 
@@ -206,21 +209,12 @@ def _export(args: Args) -> int:
 
 
 def _list(args: Args) -> int:
-    """List networks, data sets, methods and recipes."""
-    from netpress import data, methods, recipe, zoo
+    """List models, data sets, methods and recipes."""
+    from netpress.show import listing, listing_text
 
-    facts = {
-        "networks": {name: zoo.describe(name).source for name in zoo.names()},
-        "data": dict.fromkeys(data.names(), "") | dict.fromkeys(("folder:PATH", "npz:PATH", "path.py:factory"), ""),
-        "methods": {name: (kind.__doc__ or "").splitlines()[0] for name, kind in methods.available().items()},
-        "recipes": recipe.presets(),
-    }
+    facts = listing()
     chosen = {args.what: facts[args.what]} if args.what else facts
-    if args.json:
-        print(json.dumps(chosen))
-        return 0
-    for title, entries in chosen.items():
-        print(f"{title}\n" + "\n".join(f"  {name:<32} {line}".rstrip() for name, line in entries.items()))
+    print(json.dumps(chosen) if args.json else listing_text(chosen))
     return 0
 
 
@@ -274,7 +268,7 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "file": (("file",), {"help": "a .press file"}),
     "folder": (("folder",), {"help": "a run folder"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
-    "what": (("what",), {"nargs": "?", "choices": ["networks", "data", "methods", "recipes"]}),
+    "what": (("what",), {"nargs": "?", "choices": ["models", "data", "methods", "recipes"]}),
     "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
     "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
     "data": (("--data",), {"help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
@@ -283,7 +277,8 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "weights!": (("--weights",), {"required": True, "help": ".safetensors, .pt, .pth, .th or .npz"}),
     "out!": (("--out",), {"required": True, "help": "where to write"}),
     "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),
-    "shape": (("--shape",), {"type": _sizes, "help": "of one image, for instance 3x32x32"}),
+    "input": (("--input",), {"type": _sizes, "help": "shape of one image, for instance 3x32x32"}),
+    "set-network": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "of the network"}),
     "mean": (("--mean",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.5,0.5,0.5"}),
     "std": (("--std",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.2,0.2,0.2"}),
     "max-drop": (("--max-drop",), {"help": "points of top-1 below the baseline"}),
@@ -309,9 +304,9 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "run": (_run, ("recipe_name", "data", "out!", *_COMMON)),
     "train": (_train, ("model", "data!", "out!", *_COMMON)),
     "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *_BUDGET, *_COMMON)),
-    "measure": (_measure, ("target", "data", "shape", "data-root", "json")),
+    "measure": (_measure, ("target", "set-network", "input", "data", "data-root", "json")),
     "inspect": (_inspect, ("file", "json")),
-    "pack": (_pack, ("model", "weights!", "out!", "shape", "mean", "std", "json")),
+    "pack": (_pack, ("model", "weights!", "out!", "input", "mean", "std", "json")),
     "unpack": (_unpack, ("file", "out!", "json")),
     "export": (_export, ("file", "out!", "json")),
     "list": (_list, ("what", "json")),

@@ -38,7 +38,7 @@ def pack(
     if shape is None and named.arch.source == "zoo":
         shape = zoo.describe(named.arch.name).shape
     if shape is None:
-        raise ModelError(f"{model}: say the shape of one image, for instance --shape 3x224x224")
+        raise ModelError(f"{model}: say the shape of one image, for instance --input 3x224x224")
     if not len(mean) == len(std) or (mean and len(mean) != shape[0]):
         raise ModelError(f"mean and std need one number per channel ({shape[0]}), got {len(mean)} and {len(std)}")
     load_weights(named.net, weights)

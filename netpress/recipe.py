@@ -221,14 +221,22 @@ def read(source: str | Path | Recipe, *, overrides: Mapping[str, str] | None = N
 def parse(plain: Mapping[str, Any], *, overrides: Mapping[str, str] | None = None) -> Recipe:
     """A recipe from plain data, checked whole; see `read`."""
     for key, text in (overrides or {}).items():
-        plain = _set(plain, key.split("."), _value(key, text), key)
+        plain = _set(plain, key.split("."), toml_value(key, text), key)
     try:
         return _ordered(Recipe.model_validate(plain))
     except ValidationError as error:
         raise RecipeError("; ".join(_problems(error, "", known=Recipe.model_fields))) from error
 
 
-def _value(key: str, text: str) -> Any:
+def toml_value(key: str, text: str) -> Any:
+    """What a `--set` writes: a TOML value, else a bare word as a string.
+
+    Raises:
+        RecipeError: it looks like TOML and is none.
+
+    >>> toml_value("bits", "[4, 5]"), toml_value("score", "saliency")
+    ([4, 5], 'saliency')
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

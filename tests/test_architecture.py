@@ -20,8 +20,8 @@ LAYERS = (
     {"errors"},
     {"atomic", "user_file"},
     {"codec"},
-    {"runtime", "forms"},
-    {"candidate"},
+    {"runtime", "forms", "inspect"},
+    {"candidate", "shadow"},
     {"graph", "data", "zoo"},
     {"arch", "weights"},
     {"train", "onnx_graph"},
@@ -35,7 +35,7 @@ LAYERS = (
     {"job"},
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
-    {"inspect", "pack", "unpack", "show", "checks", "terminal", "quick"},
+    {"pack", "unpack", "show", "checks", "terminal", "quick"},
     {"cli"},
     {"__main__"},
 )

@@ -356,6 +356,7 @@ def test_the_network_is_left_as_it_was(wrap, shape):
         (zoo.create("lenet5"), (3, 28, 28), ["(3, 28, 28)", "conv1", "3 channels"]),
         (zoo.create("lenet5"), (), ["positive integers", "()"]),
         (zoo.create("lenet5"), (1, 0, 28), ["positive integers", "(1, 0, 28)"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 7), nn.MaxPool2d(4)), (3, 9, 9), ["(3, 9, 9)", "takes is 3x10x10"]),
         (nn.LazyLinear(3), (4,), ["LazyLinear", "call the network once"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,

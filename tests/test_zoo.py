@@ -91,7 +91,7 @@ def test_same_pool_fits_the_linear_layer_at_every_size(pool, size):
         ("lenet5", {"num_classes": 0}, ["num_classes", "got 0"]),
         ("lenet5", {"num_classes": True}, ["num_classes", "got True"]),
         ("lenet5", {"size": "28"}, ["size", "'28'"]),
-        ("lenet5", {"size": 13}, ["size 13", "too small"]),
+        ("lenet5", {"size": 15}, ["size 15", "too small", "smallest size is 16"]),
         ("lenet5", {"dropout": 1.0}, ["dropout", "1.0"]),
         ("lenet5", {"hidden": 500}, ["hidden", "500"]),
         ("lenet5", {"convs": (20, -1)}, ["convs", "-1"]),

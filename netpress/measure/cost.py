@@ -23,7 +23,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from netpress.errors import ModelError
-from netpress.measure.watch import Watch, evaluating, watch
+from netpress.measure.watch import Watch, watch
+from netpress.shadow import evaluating
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from netpress import zoo
 from netpress.arch import open_network
 from netpress.candidate import Candidate, Inputs
+from netpress.data import Data
 from netpress.data import open as open_data
 from netpress.errors import ModelError
 from netpress.measure.cost import cost
@@ -18,28 +22,62 @@ from netpress.train.evaluate import evaluate
 
 def measure_file(path: Path, *, data: str | None = None, root: str | None = None) -> dict[str, Any]:
     """Cost, size and accuracy of a `.press` file."""
-    return {**_measure(load(path), data=data, root=root), "file_bytes": path.stat().st_size}
+    candidate = load(path)
+    opened = open_data(data, root) if data else None
+    return {**_count(candidate), "file_bytes": path.stat().st_size, **_score(candidate, opened)}
 
 
 def measure_network(
-    spec: str, *, shape: tuple[int, ...] | None = None, data: str | None = None, root: str | None = None
+    spec: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    shape: tuple[int, ...] | None = None,
+    data: str | None = None,
+    root: str | None = None,
 ) -> dict[str, Any]:
-    """Cost of a network with fresh weights.
+    """Cost of a network without weights.
+
+    Args:
+        spec: what `open_network` takes.
+        settings: of the network, to change.
+        shape: one image (C, H, W); None: the data set's, else the one the network was made for.
+        data: a data set to take shape and classes from.
+        root: where known data sets lie.
 
     Raises:
         ModelError: it cannot be built, or its image shape is not known.
     """
     opened = open_data(data, root) if data else None
     shape = opened.shape if opened else shape
-    named = open_network(spec, shape=shape, classes=len(opened.classes) if opened else None)
+    with torch.device("meta" if ":" not in spec else "cpu"):  # the zoo builds shapes only, in no time
+        named = open_network(
+            spec, settings, shape=shape, classes=len(opened.classes) if opened else _classes(spec, settings)
+        )
     if shape is None and named.arch.source == "zoo":
-        shape = zoo.describe(named.arch.name).shape
+        shape = _usual_shape(named.arch.name, named.arch.settings)
     if shape is None:
-        raise ModelError(f"{spec}: say the shape of one image, for instance --shape 3x224x224")
-    return _measure(Candidate(named.net, arch=named.arch, inputs=Inputs(shape)), data=None, root=None)
+        raise ModelError(f"{spec}: say the shape of one image, for instance --input 3x224x224")
+    facts = _count(Candidate(named.net, arch=named.arch, inputs=Inputs(shape)))
+    note = zoo.describe(named.arch.name).note if named.arch.source == "zoo" else ""
+    return {**facts, "note": note} if note else facts
 
 
-def _measure(candidate: Candidate, *, data: str | None, root: str | None) -> dict[str, Any]:
+def _classes(spec: str, settings: Mapping[str, Any] | None) -> int | None:
+    """What a zoo network answers with of its own; `open_network` fits it to the image only if it knows the classes."""
+    if ":" in spec:
+        return None
+    found = {**zoo.settings(spec), **(settings or {})}.get("num_classes")
+    return found if isinstance(found, int) else None
+
+
+def _usual_shape(name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """The image that a zoo network was made for, with its settings' channels and size."""
+    channels, rows, columns = zoo.describe(name).shape
+    size = settings.get("size")
+    return (settings.get("in_channels", channels), size or rows, size or columns)
+
+
+def _count(candidate: Candidate) -> dict[str, Any]:
     counted = asdict(cost(candidate.net, candidate.inputs.shape))
     layers = [
         {**{k: row[k] for k in ("kind", "params", "nonzero", "macs")}, "layer": row["path"] or "(network)"}
@@ -47,8 +85,16 @@ def _measure(candidate: Candidate, *, data: str | None, root: str | None) -> dic
         for row in counted.pop("layers")
         if row["params"] or row["macs"]
     ]
-    scores: dict[str, Any] = {}
-    if data is not None:
-        opened = open_data(data, root)
-        scores = {"split": "test", **asdict(evaluate(candidate.net, opened.test, candidate.inputs))}
-    return {"layers": layers, **counted, **scores}
+    facts = {
+        "input": list(candidate.inputs.shape),
+        **{key: value for key, value in counted.items() if value is not None},
+        "activation_bytes": 4 * counted["activation_floats"],
+        "peak_activation_bytes": 4 * counted["peak_activation_floats"],
+    }
+    return {"layers": layers, **facts}
+
+
+def _score(candidate: Candidate, data: Data | None) -> dict[str, Any]:
+    if data is None:
+        return {}
+    return {"split": "test", **asdict(evaluate(candidate.net, data.test, candidate.inputs))}

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from netpress.errors import ModelError
+from netpress.shadow import shadows, smallest_side
 
 aten = torch.ops.aten
 
@@ -166,29 +166,12 @@ def watch(net: nn.Module, shape: tuple[int, ...]) -> Watch:
     floats = [p for p in net.parameters() if p.is_floating_point()]
     dtype = floats[0].dtype if floats else torch.get_default_dtype()
     try:
-        shadows = _shadows(net)
+        copies = shadows(net)
         image = torch.zeros(1, *shape, dtype=dtype, device="meta")
-        return _pass(net, lambda x: functional_call(net, shadows, (x,), tie_weights=False), image)
+        return _pass(net, lambda x: functional_call(net, copies, (x,), tie_weights=False), image)
     except Exception:  # noqa: BLE001  whatever meta cannot do, the real pass below does or explains
         device = floats[0].device if floats else torch.get_default_device()
         return _pass_or_explain(net, torch.zeros(1, *shape, dtype=dtype, device=device))
-
-
-def _shadows(net: nn.Module) -> dict[str, Tensor]:
-    """Return a meta tensor for each parameter and float buffer; indices and masks keep their values.
-
-    Every module is named once: where one module sits at two paths, torch's own handling of ties would put back the
-    shadow instead of the weight.
-    """
-    memo: dict[int, Tensor] = {}
-    shadows = {}
-    for path, module in net.named_modules():
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, tensor in own:
-            if tensor.is_floating_point() or tensor.is_complex():
-                shadow = memo.setdefault(id(tensor), torch.empty_like(tensor, device="meta"))
-                shadows[f"{path}.{name}" if path else name] = shadow
-    return shadows
 
 
 def _pass(net: nn.Module, forward: Callable[[Tensor], object], image: Tensor, watch: Watch | None = None) -> Watch:
@@ -212,29 +195,20 @@ def _pass_or_explain(net: nn.Module, image: Tensor) -> Watch:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"cost: an image of shape {tuple(image.shape[1:])} does not pass {_one_line(where)}: {reason[0]}; "
-            "give the shape the network was made for"
+            f"{_advice(net, tuple(image.shape[1:]))}"
         ) from error
+
+
+def _advice(net: nn.Module, shape: tuple[int, ...]) -> str:
+    least = smallest_side(net, shape[0]) if len(shape) == 3 else None
+    if least is not None and min(shape[1:]) < least:
+        return f"the smallest image that it takes is {shape[0]}x{least}x{least}"
+    return "give the shape the network was made for"
 
 
 def _one_line(text: str, most: int = 120) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 3] + "..."
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, attention written out in matrix products; all put back at the end."""
-    flags = [(module, module.training) for module in net.modules()]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    try:
-        net.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, flag in flags:
-            module.training = flag
 
 
 @contextmanager

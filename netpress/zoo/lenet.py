@@ -72,7 +72,11 @@ def build(
         layers[f"pool{number}"] = nn.MaxPool2d(2)
         width, side = filters, (side - 4) // 2
         if side < 1:
-            raise ModelError(f"zoo: an image of size {size} is too small for {len(convs)} convolutions 5×5 with pools")
+            least = 6 * 2 ** (len(convs) - 1) + 4 * (2 ** (len(convs) - 1) - 1)
+            raise ModelError(
+                f"zoo: an image of size {size} is too small for {len(convs)} convolutions 5×5 with pools; "
+                f"the smallest size is {least}"
+            )
     layers["flatten"] = nn.Flatten(1)
     features = width * side * side
     for number, units in enumerate(check_counts("hidden", hidden), start=1):
