@@ -57,9 +57,11 @@ def test_lenets_to_the_integer():
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_entry_of_the_zoo_states_its_cost(name):
-    variant, found = zoo.describe(name), cost(zoo.create(name), zoo.describe(name).shape)
+    variant = zoo.describe(name)
+    found = cost(zoo.create(name, device="meta"), variant.shape)
     assert (found.params, found.macs) == (variant.params, variant.macs)
     assert variant.activation_floats in {None, found.activation_floats}
+    assert variant.operations in {None, found.operations}
 
 
 def test_group_convolution_of_the_slides():
@@ -296,6 +298,7 @@ def test_tied_parametrized_weights_count_once():
 
 
 def test_torchs_own_pruning_masks_are_applied():
+    torch.manual_seed(0)  # of 431,080 draws one may be exactly 0
     net = zoo.create("lenet5")
     prune.l1_unstructured(net.fc1, "weight", amount=0.9)
     found = cost(net, (1, 28, 28))
