@@ -176,6 +176,12 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:
     """
     press = container.read(path)
     header = press.header
+    if into is None and header.arch.source == "zoo":
+        # On shapes alone first: whatever settings a hostile file has, nothing larger than the file's own is allocated.
+        shapes = {t.name: t.shape for t in press.tensors if not t.name.startswith(_EXTRA)}
+        shapes |= {other: shapes[name] for other, name in header.aliases.items() if name in shapes}
+        with torch.device("meta"):
+            _check_shapes(build(header.arch), shapes, path)
     net = build(header.arch, into=into)
     forms, tensors = {}, {}
     for tensor in press.tensors:
@@ -192,15 +198,16 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:
     return Candidate(net.eval(), forms, header.arch, inputs, header.classes)
 
 
-def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    expected = {n: t for n, t in net.state_dict().items() if n.rpartition(".")[2] != _UNUSED}
-    for name in sorted(set(expected) ^ set(tensors)):
-        side = "the file" if name in tensors else "the network"
+def _check_shapes(net: nn.Module, found: Mapping[str, tuple[int, ...]], path: str | Path) -> None:
+    expected = {n: tuple(t.shape) for n, t in net.state_dict().items() if n.rpartition(".")[2] != _UNUSED}
+    for name in sorted(set(expected) ^ set(found)):
+        side = "the file" if name in found else "the network"
         raise ModelError(f"{path}: only {side} has a tensor {name!r}: is this the network that was saved?")
-    for name, tensor in tensors.items():
-        if expected[name].shape != tensor.shape:
-            raise ModelError(
-                f"{path}: {name} has shape {tuple(tensor.shape)} in the file, "
-                f"{tuple(expected[name].shape)} in the network"
-            )
+    for name, shape in found.items():
+        if expected[name] != shape:
+            raise ModelError(f"{path}: {name} has shape {shape} in the file, {expected[name]} in the network")
+
+
+def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    _check_shapes(net, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     net.load_state_dict(dict(tensors), strict=False)

@@ -59,6 +59,14 @@ def test_loading_needs_no_more_than_the_file_for_zoo_networks(tmp_path):
     assert not back.net.training
 
 
+def test_a_file_that_asks_for_a_huge_network_allocates_nothing(tmp_path):
+    net = zoo.create("lenet-300-100")
+    huge = Arch("zoo", "lenet-300-100", {"hidden": [65_536] * 60})  # a terabyte of weights
+    store.save(Candidate(net, arch=huge, inputs=Inputs((1, 28, 28))), tmp_path / "a.press")
+    with pytest.raises(ModelError, match=r"only the network has a tensor 'fc10\.bias'"):
+        store.load(tmp_path / "a.press")
+
+
 @pytest.mark.parametrize("codec", ["bits", "huffman", "rans", "auto"])
 def test_every_coder_gives_the_same_network(small, path, codec, tmp_path):
     size = store.recode(path, tmp_path / "b.press", codec=codec)
