@@ -170,6 +170,35 @@ def holds(form: Form, w: Tensor) -> bool:
     return np.array_equal(_bits(project(form, w)), _bits(w))
 
 
+def select(form: Form, shape: torch.Size, axis: int, keep: Tensor) -> Form:
+    """The form of `w.index_select(axis, keep)`, where `w` has `form`: what structure edits carry along.
+
+    Values of the table that no kept entry uses are dropped, so that every place is used.
+
+    Args:
+        form: of a tensor.
+        shape: of that tensor.
+        axis: along which entries are taken.
+        keep: int64 positions along the axis.
+
+    >>> form = Form(support=torch.tensor([True, False, True]), values=Shared(torch.tensor([0, 1]), 2))
+    >>> taken = select(form, torch.Size([3]), 0, torch.tensor([1, 2]))
+    >>> taken.support.tolist(), taken.values.index.tolist(), taken.values.size
+    ([False, True], [0], 1)
+    """
+    support = None if form.support is None else form.support.index_select(axis, keep)
+    match form.values:
+        case Free():
+            return Form(support)
+        case Shared(index=index):
+            places = torch.full(shape, -1) if form.support is not None else index.view(shape)
+            if form.support is not None:
+                places[form.support] = index
+            taken = places.index_select(axis, keep)
+            used, renumbered = torch.unique(inside(Form(support), taken), return_inverse=True)
+            return Form(support, Shared(renumbered, len(used)) if len(used) else Free())
+
+
 def _bits(w: Tensor) -> np.ndarray:
     return w.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from netpress.codec.stored import restore
-from netpress.forms import Form, Free, Shared, decode, encode, from_stored, gather, holds, inside, project, symbols
+from netpress.forms import Form, Free, Shared, decode, encode, from_stored, gather, holds, inside, project, select, symbols
 
 
 def bits(w: Tensor) -> bytes:
@@ -75,6 +75,23 @@ def test_a_file_gives_back_form_and_tensor(case):
         assert isinstance(back_form.values, Shared)
         assert torch.equal(back_form.values.index, form.values.index)
         assert back_form.values.size == form.values.size
+
+
+@settings(max_examples=150, deadline=None)
+@given(formed_tensors(), st.data())
+def test_a_form_is_carried_along_when_channels_are_taken(case, data):
+    form, w = case
+    w = project(form, w)
+    axis = data.draw(st.integers(0, w.ndim - 1))
+    keep = torch.tensor(data.draw(st.sets(st.integers(0, w.shape[axis] - 1), min_size=1).map(sorted)))
+    taken, smaller = select(form, w.shape, axis, keep), w.index_select(axis, keep)
+    assert holds(taken, smaller)
+    assert taken.traits <= form.traits
+    if isinstance(taken.values, Shared):
+        assert torch.equal(torch.unique(taken.values.index), torch.arange(taken.values.size))
+    back_form, back = from_stored(symbols(taken, smaller))
+    assert bits(back) == bits(smaller)
+    assert back_form.traits == taken.traits
 
 
 @settings(max_examples=60, deadline=None)
