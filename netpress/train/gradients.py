@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -54,3 +54,38 @@ def diagonal_fisher(
             if seen == samples:
                 break
     return {n: t / seen for n, t in total.items()}
+
+
+def first_order(
+    net: nn.Module, names: Sequence[str], split: Images, inputs: Inputs, *, samples: int = 512, seed: int = 0
+) -> Iterator[dict[str, Tensor]]:
+    """What the loss of one batch would change by, to first order, if an entry were zero: w dL/dw, batch by batch.
+
+    Args:
+        net: evaluated with its running statistics, left untouched.
+        names: of the parameters.
+        split: images and labels; a random sample of them is used.
+        inputs: the network's normalisation.
+        samples: how many images, in batches of 32.
+        seed: of the sample.
+
+    Yields:
+        By name, a tensor of the parameter's shape.
+
+    Source: Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, equation 8: the importance of a
+    filter is the square of the sum of these over its entries, averaged over batches.
+    """
+    trained = {n: net.get_parameter(n).detach() for n in names}
+    fixed = {n: t.detach() for n, t in net.state_dict().items() if n not in trained}
+
+    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(net, {**fixed, **weights}, (x,)), y)
+
+    slope, seen = grad(loss), 0
+    with evaluating(net):
+        for x, y in batches(split, size=32, mean=inputs.mean, std=inputs.std, seed=seed):
+            found = slope(trained, x, y)
+            yield {n: (trained[n] * found[n]).detach() for n in names}
+            seen += len(y)
+            if seen >= samples:
+                break
