@@ -244,6 +244,21 @@ def _report(args: Args) -> int:
     return 0
 
 
+def _reproduce(args: Args) -> int:
+    """Rerun a table of the papers, ours beside theirs."""
+    from netpress import reproduce
+    from netpress.terminal import Terminal
+
+    with Terminal(quiet=args.quiet or args.json) as terminal:
+        result = reproduce.run(args.table, out=Path(args.out) if args.out else None, progress=terminal.progress)
+    if args.json:
+        print(json.dumps(result.plain()))
+        return 0
+    print(result.text())
+    print("\n".join(map(str, result.paths)), end="\n" if result.paths else "")
+    return 0
+
+
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
@@ -269,6 +284,8 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "folder": (("folder",), {"help": "a run folder"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
     "what": (("what",), {"nargs": "?", "choices": ["models", "data", "methods", "recipes"]}),
+    "table": (("table",), {"metavar": "TABLE", "choices": ["sizes"], "help": "sizes: every count the papers print"}),
+    "out": (("--out",), {"help": "folder for CSV and HTML"}),
     "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
     "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
     "data": (("--data",), {"help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
@@ -313,6 +330,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "show": (_show, ("name", "json")),
     "check": (_check, ("target", "data", "data-root", "json")),
     "report": (_report, ("folder", "json")),
+    "reproduce": (_reproduce, ("table", "out", "json", "quiet")),
 }
 
 

@@ -70,6 +70,7 @@ def test_a_missed_budget_is_exit_code_1(folder, capsys):
         (["measure", "lenet5", "--input", "3x32x32", "--json"], '"params": 657080'),
         (["check", "demo"], "01-weight_prune"),
         (["report", "{run}"], "report.html"),
+        (["reproduce", "sizes", "--out", "{tmp}/sizes"], "sizes.html"),
     ],
 )
 def test_each_verb(folder, tmp_path, capsys, words, said):
