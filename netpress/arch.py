@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from netpress import user_file, zoo
 from netpress.codec.header import Arch
@@ -32,15 +35,37 @@ def build(arch: Arch, *, into: nn.Module | None = None) -> nn.Module:
     10
     """
     net = into if into is not None else _SOURCES[arch.source](arch)
-    for edit in arch.edits:
-        operation, path, *numbers = edit
-        if operation not in _EDITS:
-            raise ModelError(f"edit {operation!r} of {path!r} is unknown: written by a newer version; update netpress")
-        try:
-            _EDITS[operation](net.get_submodule(path), *numbers)
-        except (AttributeError, TypeError) as error:
-            raise ModelError(f"edit {operation!r} does not fit {path!r} of the network: {error}") from error
+    for operation, path, *numbers in arch.edits:
+        edit(net, operation, path, *numbers)
     return net
+
+
+def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
+    """Change the structure of a network in place; the same call rebuilds it from a file.
+
+    Args:
+        net: the network.
+        operation: `dropout` (a number: the rate), `bias` (the layer gets one, of zeros), `identity` (a batch norm is
+            taken out).
+        path: of the module.
+        numbers: what the operation needs.
+
+    Raises:
+        ModelError: the operation is unknown, or does not fit the module.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
+    >>> edit(net, "bias", "0"); edit(net, "identity", "1"); net
+    Sequential(
+      (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+    )
+    """
+    if operation not in _EDITS:
+        raise ModelError(f"edit {operation!r} of {path!r} is unknown: written by a newer version; update netpress")
+    try:
+        _EDITS[operation](net, path, *numbers)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"edit {operation!r} does not fit {path!r} of the network: {error}") from error
 
 
 def _zoo(arch: Arch) -> nn.Module:
@@ -77,13 +102,38 @@ _SOURCES: dict[str, Callable[[Arch], nn.Module]] = {
 }
 
 
-def _dropout(module: Any, rate: float) -> None:
+def _dropout(net: nn.Module, path: str, rate: float) -> None:
+    module = net.get_submodule(path)
     if not isinstance(module, nn.modules.dropout._DropoutNd):
         raise TypeError(f"expected a dropout layer, got {type(module).__name__}")
     module.p = rate
 
 
-_EDITS: dict[str, Callable[..., None]] = {"dropout": _dropout}
+def _bias(net: nn.Module, path: str) -> None:
+    layer = net.get_submodule(path)
+    if not isinstance(layer, _ConvNd | nn.Linear):
+        raise TypeError(f"expected a convolution or a linear layer, got {type(layer).__name__}")
+    if layer.bias is not None:
+        raise TypeError("it has a bias already; give the network as it was before it was compressed")
+    weight, transposed = layer.weight, isinstance(layer, _ConvNd) and layer.transposed
+    channels = weight.shape[1] * int(getattr(layer, "groups", 1)) if transposed else weight.shape[0]
+    zeros = torch.zeros(channels, dtype=weight.dtype, device=weight.device)
+    layer.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+
+
+def _identity(net: nn.Module, path: str) -> None:
+    norm = net.get_submodule(path)
+    if not isinstance(norm, _BatchNorm):
+        raise TypeError(f"expected a batch norm, got {type(norm).__name__}")
+    # some libraries' norms hold what comes behind them, dropout and activation, as children: these stay
+    behind = [child for child in norm.children() if not isinstance(child, nn.Identity)]
+    rest = nn.Identity() if not behind else behind[0] if len(behind) == 1 else nn.Sequential(*behind)
+    if rest not in behind:
+        rest.training = norm.training
+    net.set_submodule(path, rest)
+
+
+_EDITS: dict[str, Callable[..., None]] = {"dropout": _dropout, "bias": _bias, "identity": _identity}
 
 
 def _optional(name: str) -> Any:
