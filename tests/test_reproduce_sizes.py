@@ -72,7 +72,7 @@ def test_what_is_no_number_is_refused(printed):
         ("0.38 MB", 381_544, Verdict("rounded", "rounded")),
         ("0.368 MB", 369_512, Verdict("differs", "+0.41 %")),
         ("450MB", 553_430_176, Verdict("differs", "+22.98 %")),
-        ("50MB", 53_513_120, Verdict("rounded", "rounded to tens")),
+        ("50MB", 53_513_120, Verdict("rounded", "to tens")),
         ("51MB", 53_513_120, Verdict("differs", "+4.93 %")),
         ("50.0MB", 53_513_120, Verdict("differs", "+7.03 %")),  # a digit after the point is a digit
         ("94%", 0.93993, Verdict("rounded", "rounded")),

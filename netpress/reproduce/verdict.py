@@ -54,7 +54,7 @@ class Verdict:
     Args:
         verdict: "exact" (equal, nothing shortened), "rounded" (ours, shortened to the printed digits, is what is
             printed; a bound that holds counts as that) or "differs".
-        how: "rounded", "truncated", "rounded to tens", "the bound holds", or ours against the
+        how: "rounded", "truncated", "to tens", "the bound holds", or ours against the
             print: "+22.98 %", "-57,344" where nothing was shortened; "" where exact.
     """
 
@@ -142,4 +142,4 @@ def _shortenings(mine: Decimal, printed: Printed) -> Iterator[tuple[str, Decimal
     yield "rounded", mine.quantize(place, ROUND_HALF_UP)
     yield "truncated", mine.quantize(place, ROUND_DOWN)
     if printed.digits == 0 and printed.value % 10 == 0:
-        yield "rounded to tens", (mine / 10).quantize(Decimal(1), ROUND_HALF_UP) * 10
+        yield "to tens", (mine / 10).quantize(Decimal(1), ROUND_HALF_UP) * 10
