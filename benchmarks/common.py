@@ -31,7 +31,8 @@ class Claim:
     @property
     def margin(self) -> float:
         """How far on the good side, as a fraction of the limit; negative: missed."""
-        return (self.value / self.limit - 1) * (1 if self.at_least else -1)
+        relative = self.value / self.limit - 1 if self.limit else self.value
+        return relative * (1 if self.at_least else -1)
 
 
 def at_least(name: str, value: float, limit: float) -> Claim:
@@ -63,6 +64,20 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def spread(seconds: list[float]) -> str:
     """Median and range, for a table."""
     return f"{statistics.median(seconds):8.3f} ({min(seconds):.3f}..{max(seconds):.3f})"
+
+
+OPERATORS: list[object] = []  # kept alive: declarations go with the object
+
+
+def declare_operators() -> None:
+    """Declare two operators that torchvision's import asks for and that do not load beside a CPU-only PyTorch."""
+    import torch
+
+    if not OPERATORS:
+        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        OPERATORS.append(library)
 
 
 def finish(results: dict[str, object], claims: list[Claim], *, check: bool) -> int:

@@ -1,0 +1,23 @@
+"""Channel labels: which channels of a network go together, how to remove them, and the proof that it was done right."""
+
+from netpress.graph.choose import choose, random_scores
+from netpress.graph.couple import couple
+from netpress.graph.edit import edits, keep
+from netpress.graph.solve import Coupling, Group, Kept, Slot
+from netpress.graph.verify import check, silenced_twin, smallest_input, zeroed_twin
+
+__all__ = [
+    "Coupling",
+    "Group",
+    "Kept",
+    "Slot",
+    "check",
+    "choose",
+    "couple",
+    "edits",
+    "keep",
+    "random_scores",
+    "silenced_twin",
+    "smallest_input",
+    "zeroed_twin",
+]
