@@ -263,7 +263,7 @@ def _table(t: Tracer, named: Mapping[str, Tensor], classes: IntArray) -> Table:
 
 def _role(name: str, tensor: Tensor, labels: IntArray, makers: set[tuple[str, int, int]]) -> str:
     """What a slice along this axis is to its channel."""
-    if tensor.numel() == len(labels):
+    if tensor.numel() == len(labels) and (tensor.dim() == 1 or tensor.shape[0] == 1):  # not a 1×1 filter of one input
         return "bias"
     paths = [name[:k] for k, c in enumerate(name) if c == "."]
     mine = any((path, len(labels), int(labels[0])) in makers for path in ("", *paths))
