@@ -171,7 +171,7 @@ def same_seed_same_bytes(method: Any, kind: str) -> None:
 
 def forms_hold(method: Any, kind: str) -> None:
     candidate = applied(method, kind)
-    assert candidate.forms, "nothing was compressed"
+    assert candidate.forms or not method.gives, "nothing was compressed"
     assert not broken(candidate)
     for name, form in candidate.forms.items():
         w = candidate.net.get_parameter(name)
