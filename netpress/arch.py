@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from netpress import user_file, zoo
 from netpress.codec.header import Arch
 from netpress.errors import ModelError
+from netpress.graph.structure import EDITS
 
 
 def build(arch: Arch, *, into: nn.Module | None = None) -> nn.Module:
@@ -46,7 +47,7 @@ def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
     Args:
         net: the network.
         operation: `dropout` (a number: the rate), `bias` (the layer gets one, of zeros), `identity` (a batch norm is
-            taken out).
+            taken out), `pruned` (a note), or one of `graph.structure` (smaller tensors, numbers of modules).
         path: of the module.
         numbers: what the operation needs.
 
@@ -73,7 +74,7 @@ def _zoo(arch: Arch) -> nn.Module:
 
 
 def _torchvision(arch: Arch) -> nn.Module:
-    models = _optional("torchvision.models")
+    models = optional("torchvision.models")
     try:
         net: nn.Module = models.get_model(arch.name, **{"weights": None, **arch.settings})
     except (RuntimeError, ValueError, TypeError) as error:
@@ -82,7 +83,7 @@ def _torchvision(arch: Arch) -> nn.Module:
 
 
 def _timm(arch: Arch) -> nn.Module:
-    models = _optional("timm")
+    models = optional("timm")
     try:
         net: nn.Module = models.create_model(arch.name, **{"pretrained": False, **arch.settings})
     except (RuntimeError, ValueError, TypeError) as error:
@@ -133,10 +134,28 @@ def _identity(net: nn.Module, path: str) -> None:
     net.set_submodule(path, rest)
 
 
-_EDITS: dict[str, Callable[..., None]] = {"dropout": _dropout, "bias": _bias, "identity": _identity}
+def _pruned(_net: nn.Module, _group: str) -> None:
+    """A note for later steps: the channels of this name have had their turn. It changes nothing."""
 
 
-def _optional(name: str) -> Any:
+_EDITS: dict[str, Callable[..., None]] = {
+    "dropout": _dropout,
+    "bias": _bias,
+    "identity": _identity,
+    "pruned": _pruned,
+    **EDITS,
+}
+
+
+def optional(name: str) -> Any:
+    """Import a module that may not be installed.
+
+    Raises:
+        ModelError: it is not, or it cannot be imported.
+
+    >>> optional("math").floor(1.5)
+    1
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

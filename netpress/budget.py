@@ -10,17 +10,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
-_BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
-_COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_TIME = {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}
+BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
+COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+TIME = {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}
+"""Units of a size, a count and a time (in ms), lower case."""
 
 
 def amount(text: str, units: Mapping[str, float], baseline: float | None = None) -> float:
     """A number with a unit, or per cent of a baseline.
 
-    >>> amount("20kB", _BYTES)
+    >>> amount("20kB", BYTES)
     20000.0
-    >>> amount("50%", _COUNT, baseline=300)
+    >>> amount("50%", COUNT, baseline=300)
     150.0
 
     Raises:
@@ -53,9 +54,9 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Bytes = Annotated[str, BeforeValidator(_text), _checked(_BYTES)]
-Count = Annotated[str, BeforeValidator(_text), _checked(_COUNT)]
-Milliseconds = Annotated[str, BeforeValidator(_text), _checked(_TIME)]
+Bytes = Annotated[str, BeforeValidator(_text), _checked(BYTES)]
+Count = Annotated[str, BeforeValidator(_text), _checked(COUNT)]
+Milliseconds = Annotated[str, BeforeValidator(_text), _checked(TIME)]
 
 
 class Budget(BaseModel):
@@ -112,10 +113,10 @@ def judge(budget: Budget, baseline: Mapping[str, Any], final: Mapping[str, Any])
     if budget.min_top1 is not None:
         verdicts.append(Verdict("min_top1", budget.min_top1, top1, top1 >= budget.min_top1))
     for name, units, measure in (
-        ("max_size", _BYTES, "file_bytes"),
-        ("max_params", _COUNT, "nonzero"),
-        ("max_macs", _COUNT, "macs"),
-        ("max_latency", _TIME, "latency_ms"),
+        ("max_size", BYTES, "file_bytes"),
+        ("max_params", COUNT, "nonzero"),
+        ("max_macs", COUNT, "macs"),
+        ("max_latency", TIME, "latency_ms"),
     ):
         text: str | None = getattr(budget, name)
         if text is not None and final.get(measure) is not None:

@@ -36,11 +36,12 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing done to a candidate: the method's name, its settings, and notes in plain words for the report."""
+    """One thing done to a candidate: the method's name, its settings, notes in words and plain data for the report."""
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

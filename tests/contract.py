@@ -270,6 +270,9 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
     lost = []
     for name, form in earlier.forms.items():
         now, w = later.forms.get(name, Form()), later.net.get_parameter(name).detach()
+        if w.shape != earlier.net.get_parameter(name).shape:
+            lost += _forgotten_by_surgery(name, (form, now), earlier.net.get_parameter(name).detach(), w)
+            continue
         if form.support is not None and (now.support is None or bool((now.support & ~form.support).any())):
             lost.append(f"{name}: the support grew")
         if form.support is not None and raw(w[~form.support]) != bytes(4 * int((~form.support).sum())):
@@ -279,6 +282,23 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
         ):
             lost.append(f"{name}: no longer shared")
     return lost + [f"{name}: does not hold" for name in broken(later)]
+
+
+def _forgotten_by_surgery(name: str, forms: tuple[Form, Form], before: Tensor, w: Tensor) -> list[str]:
+    """The same of a tensor that has lost channels: of the entries that stay, no zero came to life."""
+    form, now = forms
+    lost = []
+    if form.support is not None:
+        if now.support is None or now.support.shape != w.shape:
+            lost.append(f"{name}: its support was lost")
+        elif int(now.support.sum()) > int(form.support.sum()):
+            lost.append(f"{name}: the support grew")
+    if isinstance(form.values, Shared) and isinstance(now.values, Shared) and now.values.size > form.values.size:
+        lost.append(f"{name}: more shared values than before")
+    if isinstance(form.values, Shared) and isinstance(now.values, Free) and w.count_nonzero():
+        lost.append(f"{name}: no longer shared")
+    assert all(a <= b for a, b in zip(w.shape, before.shape, strict=True)), name
+    return lost
 
 
 def _with_trait(candidate: Candidate, trait: str) -> Candidate:

@@ -14,17 +14,17 @@ from netpress.budget import Budget, amount, judge
 @pytest.mark.parametrize(
     ("text", "units", "expected"),
     [
-        ("20kB", budget._BYTES, 20_000),
-        ("1.5 MB", budget._BYTES, 1_500_000),
-        ("1KiB", budget._BYTES, 1024),
-        ("300", budget._BYTES, 300),
-        ("2e3b", budget._BYTES, 2000),
-        ("100k", budget._COUNT, 100_000),
-        ("5M", budget._COUNT, 5_000_000),
-        ("5ms", budget._TIME, 5),
-        ("250us", budget._TIME, 0.25),
-        ("250µs", budget._TIME, 0.25),
-        (".5s", budget._TIME, 500),
+        ("20kB", budget.BYTES, 20_000),
+        ("1.5 MB", budget.BYTES, 1_500_000),
+        ("1KiB", budget.BYTES, 1024),
+        ("300", budget.BYTES, 300),
+        ("2e3b", budget.BYTES, 2000),
+        ("100k", budget.COUNT, 100_000),
+        ("5M", budget.COUNT, 5_000_000),
+        ("5ms", budget.TIME, 5),
+        ("250us", budget.TIME, 0.25),
+        ("250µs", budget.TIME, 0.25),
+        (".5s", budget.TIME, 500),
     ],
 )
 def test_amounts(text, units, expected):
@@ -33,7 +33,7 @@ def test_amounts(text, units, expected):
 
 @given(st.floats(0.001, 1000), st.floats(1, 1e9))
 def test_shares(percent, baseline):
-    assert amount(f"{percent:.6f}%", budget._COUNT, baseline=baseline) == pytest.approx(
+    assert amount(f"{percent:.6f}%", budget.COUNT, baseline=baseline) == pytest.approx(
         float(f"{percent:.6f}") / 100 * baseline
     )
 
@@ -50,7 +50,7 @@ def test_shares(percent, baseline):
 )
 def test_amounts_that_are_none(text, what):
     with pytest.raises(ValueError, match=what):
-        amount(text, budget._BYTES)
+        amount(text, budget.BYTES)
 
 
 @pytest.mark.parametrize("field", ["max_size", "max_params", "max_macs", "max_latency"])
