@@ -94,6 +94,15 @@ class Maker:
     labels: IntArray
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An operation that can be read in several ways: where in the source, how many ways, the labels at stake."""
+
+    place: str
+    options: int
+    labels: IntArray
+
+
 @dataclass(slots=True)
 class Findings:
     """What a trace leaves beside the equations.
@@ -103,20 +112,22 @@ class Findings:
         claims: numbers of modules that follow the channels.
         selections: integer buffers whose values are positions on an axis with these labels.
         outputs: per operation its outputs: shape and labels. What a trial is compared with.
-        sites: per operation that was read in one of several ways: where in the source, and how many ways there are.
+        sites: operations that were read in one of several ways.
         risks: operations that may hold a number of channels written into the code.
         unknown: operations without a rule: name and module path.
         created: labels of axes that the code makes up.
+        amounts: operations with a number that no shape shows: the labels that it counts.
     """
 
     makers: list[Maker] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     selections: dict[str, IntArray] = field(default_factory=dict)
     outputs: list[tuple[str, list[tuple[torch.Size, Axes]]]] = field(default_factory=list)
-    sites: dict[int, tuple[str, int]] = field(default_factory=dict)
+    sites: dict[int, Site] = field(default_factory=dict)
     risks: list[int] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
     created: list[IntArray] = field(default_factory=list)
+    amounts: dict[int, IntArray] = field(default_factory=dict)
 
 
 def flat(value: Any) -> Iterator[Tensor]:

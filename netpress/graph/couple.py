@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from netpress.graph.solve import Coupling, solve
 from netpress.graph.trace import Rule, Tracer
 from netpress.graph.trial import trial
 
-TRIALS = 120
+TRIALS, DETOURS = 200, 24
 
 Rules = Mapping[str | None, Rule]
+Choices = Mapping[str, int]
 
 
 def couple(net: nn.Module, example: Any, *, strict: bool = False, rules: Rules = RULES) -> Coupling:
@@ -42,46 +44,99 @@ def couple(net: nn.Module, example: Any, *, strict: bool = False, rules: Rules =
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    >>> [(g.name, len(g), g.cost.tolist(), g.pinned) for g in couple(net, torch.zeros(1, 1, 8, 8)).groups]
+    >>> [(g.name, len(g), g.cost.tolist(), g.pinned) for g in couple(net, torch.zeros(1, 1, 8, 8)).groups[1:]]
     [('0', 4, [28, 28, 28, 28], ''), ('2', 2, [37, 37], 'network output')]
     """
     _refuse_lazy(net)
-    hollow = to_meta(net)
     inputs = example if isinstance(example, tuple) else (example,)
-    inputs = tuple(hollow_input(x) for x in inputs)
+    subject = _Subject(to_meta(net), tuple(hollow_input(x) for x in inputs), rules)
+    found = subject.read({})
+    if strict and found.coupling.unknown:
+        listed = ", ".join(f"{name} in {path or 'the network'}" for name, path in found.coupling.unknown)
+        raise ModelError(f"no rule for {listed}; without strict their channels are kept")
+    if found.coupling.untouched and subject.trains():
+        subject = _Subject(subject.net, subject.inputs, rules, modes=(False, True))
+        found = subject.read({})
+    return _widened(subject, subject.settled(found)).coupling
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """One reading of a network: what was traced, what follows from it, the class of every label."""
+
+    tracer: Tracer
+    coupling: Coupling
+    classes: IntArray
+
+    @property
+    def choices(self) -> Choices:
+        return self.coupling.choices
+
+    @property
+    def free(self) -> int:
+        """Parameters on channels that can go, each counted once per channel that it hangs on."""
+        return sum(int(group.cost.sum()) for group in self.coupling.free)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Subject:
+    """A hollow network, its inputs, and the modes in which it is run: training too where that uses more of it."""
+
+    net: nn.Module
+    inputs: tuple[Any, ...]
+    rules: Rules
     modes: tuple[bool, ...] = (False,)
-    choices: dict[str, int] = {}
-    for _ in range(TRIALS):
-        tracer, coupling, classes = _solved(hollow, inputs, rules, choices, modes)
-        if coupling.untouched and not choices and len(modes) == 1 and _trains(hollow, inputs, rules):
-            modes = (False, True)  # with auxiliary classifiers, say, which run in training only
-            tracer, coupling, classes = _solved(hollow, inputs, rules, choices, modes)
-        if strict and coupling.unknown:
-            listed = ", ".join(f"{name} in {path or 'the network'}" for name, path in coupling.unknown)
-            raise ModelError(f"no rule for {listed}; without strict their channels are kept")
-        if len(modes) == 1 and not _risky(tracer, coupling, classes):
-            return coupling
-        misfit = trial(hollow, inputs, tracer, (coupling, classes), modes=modes)
-        if misfit is None:
-            return coupling
-        choices = _next(choices, tracer, misfit)
-    raise ModelError(f"the sizes written into the network's forward do not settle in {TRIALS} trials")
+
+    def read(self, choices: Choices) -> _Found:
+        tracer = Tracer(Equations(), self.rules, choices)
+        run(tracer, self.net, self.inputs, modes=self.modes)
+        return _Found(tracer, *solve(tracer, _named(tracer), choices, self.inputs))
+
+    def trains(self) -> bool:
+        try:
+            run(Tracer(Equations(), self.rules), self.net, self.inputs, modes=(True,))
+        except ModelError:
+            return False
+        return True
+
+    def settled(self, found: _Found) -> _Found:
+        """Other readings, until a trial finds nothing amiss."""
+        for _ in range(TRIALS):
+            if len(self.modes) == 1 and not _risky(found):
+                return found
+            solved = (found.coupling, found.classes)
+            misfit = trial(self.net, self.inputs, found.tracer, solved, modes=self.modes)
+            if misfit is None:
+                return found
+            found = self.read(_next(found, misfit))
+        raise ModelError(f"the sizes written into the network's forward do not settle in {TRIALS} trials")
 
 
-def _solved(
-    hollow: nn.Module, inputs: tuple[Any, ...], rules: Rules, choices: Mapping[str, int], modes: tuple[bool, ...]
-) -> tuple[Tracer, Coupling, IntArray]:
-    tracer = Tracer(Equations(), rules, choices)
-    run(tracer, hollow, inputs, modes=modes)
-    return tracer, *solve(tracer, _named(tracer), choices, inputs)
-
-
-def _trains(hollow: nn.Module, inputs: tuple[Any, ...], rules: Rules) -> bool:
-    try:
-        run(Tracer(Equations(), rules), hollow, inputs, modes=(True,))
-    except ModelError:
-        return False
-    return True
+def _widened(subject: _Subject, found: _Found) -> _Found:
+    """Readings under which more channels can go, where the ones taken pinned some."""
+    tried: set[tuple[str, int]] = set()
+    for _ in range(DETOURS):
+        pinned = np.zeros(found.coupling.count, np.bool_)
+        for group in found.coupling.groups:
+            pinned[group.classes] = bool(group.pinned) and not group.pinned.startswith("network")
+        step = next(
+            (
+                (site.place, option)
+                for site in found.tracer.found.sites.values()
+                if pinned[found.classes[site.labels]].any()
+                for option in range(site.options - 1)
+                if (site.place, option) not in tried and option != found.choices.get(site.place, 0)
+            ),
+            None,
+        )
+        if step is None:
+            break
+        tried.add(step)
+        without_pins = {place: k for place, k in found.choices.items() if not place.startswith("pin ")}
+        other = subject.settled(subject.read({**without_pins, step[0]: step[1]}))
+        if other.free > found.free:
+            found = other
+    return found
 
 
 def _named(tracer: Tracer) -> dict[str, Tensor]:
@@ -94,24 +149,25 @@ def _refuse_lazy(net: nn.Module) -> None:
             raise ModelError(f"{name} is not initialised yet; run the network once on an input, then prune it")
 
 
-def _risky(tracer: Tracer, coupling: Coupling, classes: IntArray) -> bool:
+def _risky(found: _Found) -> bool:
     """Whether a number in the code may stand for channels that can go."""
-    if not coupling.free:
+    if not found.coupling.free:
         return False
-    if tracer.found.risks:
+    if found.tracer.found.risks:
         return True
-    held = np.zeros(coupling.count, np.bool_)
-    for group in coupling.free:
+    held = np.zeros(found.coupling.count, np.bool_)
+    for group in found.coupling.free:
         held[group.classes] = True
-    return any(held[classes[labels]].any() for labels in tracer.found.created)
+    return any(held[found.classes[labels]].any() for labels in found.tracer.found.created)
 
 
-def _next(choices: Mapping[str, int], tracer: Tracer, misfit: int) -> dict[str, int]:
+def _next(found: _Found, misfit: int) -> Choices:
     """The next reading of the operation that did not do as expected; pinned where there is none left."""
+    choices = found.choices
     for index in range(misfit, -1, -1):
-        site, options = tracer.found.sites.get(index, ("", 0))
-        if choices.get(site, 0) < options - 1:
-            return {**choices, site: choices.get(site, 0) + 1}
+        site = found.tracer.found.sites.get(index)
+        if site is not None and choices.get(site.place, 0) < site.options - 1:
+            return {**choices, site.place: choices.get(site.place, 0) + 1}
         if f"pin {index}" not in choices:
             return {**choices, f"pin {index}": 1}
     raise ModelError("the sizes written into the network's forward cannot be followed")

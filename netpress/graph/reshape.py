@@ -80,7 +80,7 @@ def cut(t: Tracer, call: Call, labels: IntArray, atoms: dict[int, int]) -> dict[
         claims = t.attributes({array.size: labels, array.shape[k]: rows[k][0]})
         if claims:
             options.append(_carry(tie(t, rows[k], *claims), carried, names[k], rows[k][0]))
-    t.choose([*options, constant(t, call, labels)])
+    t.choose([*options, constant(t, call, labels)], labels)
     return carried
 
 
@@ -95,6 +95,11 @@ def _carry(option: Option, carried: dict[int, IntArray], name: int, row: IntArra
 def _join(t: Tracer, call: Call, members: list[int], atoms: list[int], carried: dict[int, IntArray]) -> Axis:
     """The labels of an axis made of factors."""
     labelled = [a for a in members if a in carried]
+    if len(labelled) > 1:  # of an axis that the code made up, only the size matters
+        made = [a for a in labelled if t.made(carried[a])]
+        for a in made:
+            t.pin(carried[a], CONSTANT + call.name)
+        labelled = [a for a in labelled if a not in made]
     if not labelled:
         return None
     if len(labelled) > 1:

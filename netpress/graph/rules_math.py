@@ -50,7 +50,7 @@ def convolution(t: Tracer, call: Call) -> list[Axes]:
     x, weight, bias = call["input"], call["weight"], call["bias"]
     for axis in range(2, weight.dim()):
         t.meet(weight, axis, None, "the window of a convolution")
-    spatial = t.axes(x)[2:]
+    spatial = [None if labels is not None and t.made(labels) else labels for labels in t.axes(x)[2:]]
     if any(labels is not None for labels in spatial):
         return [_across(t, call, spatial)]
     if call["groups"] == 1:
@@ -113,7 +113,7 @@ def _depthwise(t: Tracer, call: Call) -> Axis:
     t.found.risks.append(t.index)
     claims = t.attributes({groups: rows[:, 0]})
     follow = [tie(t, made[None], *claims)] if claims else []
-    t.choose([tie(t, made[None]), *follow, constant(t, call, made)])
+    t.choose([tie(t, made[None]), *follow, constant(t, call, made)], made)
     return made
 
 
@@ -251,6 +251,10 @@ def reduce(t: Tracer, call: Call) -> list[Axes]:
     axes = t.axes(x)
     for d in gone:
         t.mix(axes[d], f"{call.name.removeprefix('linalg_')} over channels")
+    module = t.stack[-1][1]
+    if t.function == "rms_norm" and isinstance(getattr(module, "normalized_shape", None), tuple):
+        parts = tuple(x.shape[d] if (a := axes[d]) is None else a for d in sorted(gone))
+        t.found.claims.append(Claim(t.path, "normalized_shape", parts, "tuple"))
     kept = [None if d in gone else a for d, a in enumerate(axes)]
     return [kept if o.dim() == x.dim() else [a for d, a in enumerate(axes) if d not in gone] for o in call.outs]
 
@@ -261,6 +265,19 @@ def along(t: Tracer, call: Call) -> list[Axes]:
     axes = t.axes(x)
     t.mix(axes[call["dim"] % x.dim()], f"{call.name.strip('_')} over channels")
     return [axes]
+
+
+def weight_norm(t: Tracer, call: Call) -> list[Axes]:
+    """g v / |v|: the norm of each filter is taken over the inputs that are kept."""
+    v, g = call["v"], call["g"]
+    dim = call["dim"] % v.dim()
+    axes = t.axes(v)
+    for d, labels in enumerate(axes):
+        if d != dim:
+            t.mix(labels, "weight norm")
+    if g.shape[dim] > 1:
+        t.meet(g, dim, axes[dim], FIXED)
+    return [axes, *[[labels if d == dim else None for d, labels in enumerate(axes)] for _ in call.outs[1:]]]
 
 
 def pool(t: Tracer, call: Call) -> list[Axes]:
@@ -318,6 +335,8 @@ RULES: dict[str | None, Rule] = {
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training batch_norm cudnn_batch_norm",
         batch_norm,
     ),
+    **table("copy _prelu_kernel", pointwise),
+    "_weight_norm_interface": weight_norm,
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
     **table(

@@ -59,8 +59,9 @@ def roll(t: Tracer, call: Call) -> list[Axes]:
         moved = labels[-k:] if shift > 0 else labels[:k]
         options = [constant(t, call, moved), constant(t, call, labels)]
         if n % k == 0:
-            options.insert(0, tie(t, labels.reshape(-1, k)))
-        t.choose(options)
+            options.insert(1, tie(t, labels.reshape(-1, k)))
+        t.choose(options, labels)
+        t.found.amounts[t.index] = moved
         axes[d] = np.roll(labels, shift)
     return [axes]
 
@@ -126,7 +127,7 @@ def pad(t: Tracer, call: Call) -> list[Axes]:
         t.found.risks.append(t.index)
         cut = [labels[: max(0, -left)], labels[len(labels) - max(0, -right) :]]
         ends = [t.labels.fresh(max(0, left)), t.labels.fresh(max(0, right))]
-        t.choose([constant(t, call, *cut, *ends), constant(t, call, labels, *ends)])
+        t.choose([constant(t, call, *cut, *ends), constant(t, call, labels, *ends)], labels)
         kept = labels[len(cut[0]) : len(labels) - len(cut[1])]
         axes[d] = np.concatenate([ends[0], kept, ends[1]])
     return [axes]
@@ -141,9 +142,14 @@ def expand(t: Tracer, call: Call) -> list[Axes]:
     for d in range(lead, out.dim()):
         if axes[d] is not None:
             t.risk()
-        elif d > 0 and out.shape[d] != x.shape[d - lead]:
+        elif _may_be_channels(d, out.dim()) and out.shape[d] != x.shape[d - lead]:
             axes[d] = t.create(out.shape[d])
     return [axes]
+
+
+def _may_be_channels(axis: int, dims: int) -> bool:
+    """Whether an axis that the code makes up may stand for channels: the second, or the last of few."""
+    return axis == 1 or (axis == dims - 1 and axis > 0 and dims < 4)
 
 
 def repeat(t: Tracer, call: Call) -> list[Axes]:
@@ -197,6 +203,17 @@ def pixel_unshuffle(t: Tracer, call: Call) -> list[Axes]:
     return [axes]
 
 
+def channel_shuffle(t: Tracer, call: Call) -> list[Axes]:
+    """The groups' channels in turn: equal offsets go together."""
+    axes = list(t.axes(call.args[0]))
+    labels = axes[1]
+    if labels is not None:
+        rows = labels.reshape(call["groups"], -1)
+        tie(t, rows).apply()
+        axes[1] = rows.T.ravel()
+    return [axes]
+
+
 def im2col(t: Tracer, call: Call) -> list[Axes]:
     """(B, C, H, W) to (B, C k k, L)."""
     axes = t.axes(call.args[0])
@@ -230,9 +247,17 @@ def glu(t: Tracer, call: Call) -> list[Axes]:
 
 def create(t: Tracer, call: Call) -> list[Axes]:
     """A new tensor: its axes may follow the channels that they meet later."""
-    return [[t.create(n) if n > 1 else None for n in out.shape] for out in call.outs]
+    out = call.outs[0]
+    axes = [t.create(n) if n > 1 and _may_be_channels(d, out.dim()) else None for d, n in enumerate(out.shape)]
+    for x in call.tensors[:1]:  # new_zeros and its like know a tensor, whose sizes the code may ask for
+        for d, labels in enumerate(axes):
+            other = t.axis(x, d) if d < x.dim() and x.shape[d] == out.shape[d] else None
+            if labels is not None and other is not None:
+                t.choose([tie(t, np.stack([labels, other])), tie(t, labels[None])], other)
+    return [axes]
 
 
+expand.creates = True  # type: ignore[attr-defined]
 create.creates = True  # type: ignore[attr-defined]
 
 MOVES: dict[str | None, Rule] = {
@@ -251,6 +276,7 @@ MOVES: dict[str | None, Rule] = {
     "unsqueeze": unsqueeze,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
+    **table("channel_shuffle native_channel_shuffle", channel_shuffle),
     "im2col": im2col,
     "col2im": col2im,
     "glu": glu,

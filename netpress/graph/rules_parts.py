@@ -25,7 +25,7 @@ def slice_(t: Tracer, call: Call) -> list[Axes]:
     axes[d] = labels[start:end:step]
     if end - start < n or step > 1:
         t.risk()
-        t.choose(_slice_options(t, call, labels, (start, end, step)))
+        t.choose(_slice_options(t, call, labels, (start, end, step)), labels)
     return [axes]
 
 
@@ -42,7 +42,7 @@ def _slice_options(t: Tracer, call: Call, labels: IntArray, bounds: tuple[int, i
     if claims:
         options.append(tie(t, labels[None], *claims))
     part = end - start
-    if part and n % part == 0 and start % part == 0 and t.function not in ("narrow", "select"):
+    if part > 1 and n % part == 0 and start % part == 0 and t.function not in ("narrow", "select"):
         rows = labels.reshape(-1, part)
         options.append(tie(t, rows))
         options += [tie(t, rows, *c) for c in [t.attributes({n: labels})] if c]
@@ -84,7 +84,7 @@ def split(t: Tracer, call: Call) -> list[Axes]:
     parts = np.split(labels, ends[:-1])
     if len(sizes) > 1:
         t.risk()
-        t.choose(_split_options(t, call, labels, parts))
+        t.choose(_split_options(t, call, labels, parts), labels)
     return [[*axes[:d], part, *axes[d + 1 :]] for part in parts]
 
 

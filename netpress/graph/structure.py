@@ -65,6 +65,7 @@ _COUNTS: dict[Any, Callable[[Any, Tensor], None]] = {
     nn.modules.batchnorm._NormBase: _count_norm,
     nn.GroupNorm: _count_group_norm,
     nn.LayerNorm: _count_layer_norm,
+    nn.RMSNorm: _count_layer_norm,
     nn.PReLU: _count_prelu,
 }
 _COUNTED = tuple(_COUNTS)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netpress.graph.call import Call, Claim, Findings, Known, Option, flat, words
+from netpress.graph.call import Call, Claim, Findings, Known, Option, Site, flat, words
 from netpress.graph.labels import UNSEEN, Axes, Axis, Equations, IntArray, Replay
 
 # functions that work for any number of channels: the sizes that they pass on come from their argument
@@ -71,6 +71,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.functions = Functions()
         self.stack: list[tuple[str, nn.Module | None]] = [("", None)]
         self.index = -1
+        self._made: set[int] = set()
         self.after: Callable[[Tracer, Call, list[Axes]], None] | None = None  # sees every operation when it is done
 
     @property
@@ -117,7 +118,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Labels of an axis that the code makes up: it may follow the channels that it meets later."""
         labels = self.labels.fresh(size)
         self.found.created.append(labels)
+        self._made.add(int(labels[0]))
         return labels
+
+    def made(self, labels: IntArray) -> bool:
+        """Whether these are labels that the code makes up."""
+        return int(labels[0]) in self._made
 
     def meet(self, tensor: Tensor, axis: int, labels: Axis, why: str) -> None:
         """The axis of a tensor and `labels` go together; where one of them is fixed, the other is pinned."""
@@ -167,12 +173,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The public function that is running, or ""."""
         return self.functions.running[-1] if self.functions.running else ""
 
-    def choose(self, options: Sequence[Option]) -> None:
+    def choose(self, options: Sequence[Option], labels: IntArray) -> None:
         """Take the reading that `choices` names for this place in the source, the first unless told; the last pins."""
         if isinstance(self.labels, Replay):
             return
         site = _site()
-        self.found.sites[self.index] = (site, len(options))
+        self.found.sites[self.index] = Site(site, len(options), labels)
         options[min(self.choices.get(site, 0), len(options) - 1)].apply()
 
     def attributes(self, values: Mapping[int, IntArray]) -> list[Claim]:
@@ -262,7 +268,7 @@ _COUNTED = words(
 _EXACT = words("aten::arange aten::eye aten::linspace aten::scalar_tensor aten::tril_indices")
 _VALUES = words("aten::_local_scalar_dense aten::is_nonzero aten::equal aten::nonzero")
 _KEEPS_ZERO = words(
-    "view _unsafe_view reshape permute transpose t squeeze unsqueeze expand slice select split split_with_sizes cat "
+    "_weight_norm_interface view _unsafe_view reshape permute transpose t squeeze unsqueeze expand slice select split split_with_sizes cat "
     "stack flip roll repeat clone detach alias contiguous _to_copy index_select index mul div neg constant_pad_nd "
     "unbind as_strided lift_fresh pixel_shuffle pixel_unshuffle"
 )

@@ -50,6 +50,9 @@ def trial(
     expected = tracer.found.outputs
 
     def compare(t: Tracer, call: Call, labelled: list[Axes]) -> None:
+        counted = tracer.found.amounts.get(t.index)
+        if counted is not None and mask[classes[counted]].sum() != len(t.found.amounts[t.index]):
+            raise Misfit
         if t.index >= len(expected) or not _same(call, labelled, expected[t.index], (classes, mask)):
             raise Misfit
 
