@@ -23,6 +23,7 @@ from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_check
 from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
 from netpress.train.settings import Training
+from netpress.train.sparsity import GroupLasso
 
 Row = dict[str, float]
 
@@ -103,6 +104,7 @@ class _Trainer:
         self.teacher = None
         if teacher is not None and settings.distill > 0:
             self.teacher = self.fabric.to_device(deepcopy(teacher).eval().requires_grad_(requires_grad=False))
+        self.lasso = GroupLasso(candidate.net, context.example) if settings.group_lasso > 0 else None
         self.updates = math.ceil(len(self.split) / settings.batch)
 
     def epoch(self, number: int) -> Row:
@@ -153,6 +155,8 @@ class _Trainer:
                 soft = self.teacher(x)
         answers = self.model(x)
         loss = training_loss(answers, y, soft, self.settings)
+        if self.lasso is not None:
+            loss = loss + self.settings.group_lasso * self.lasso(self.net).to(loss.device)
         self.fabric.backward(loss)
         if self.settings.clip > 0:
             self.fabric.clip_gradients(self.model, self.steps, max_norm=self.settings.clip)

@@ -31,6 +31,7 @@ class Training(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the baseline's soft answers in the loss
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0  # of the soft answers
+    group_lasso: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the norms of removable channels in the loss
     patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation loss; 0: never stop early
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0: no limit
     shift: Annotated[int, Field(ge=0, le=64)] = 0  # pad-and-crop augmentation, pixels
