@@ -17,6 +17,7 @@ from torch import nn
 import netpress
 from netpress import atomic, store
 from netpress import run_folder as folders
+from netpress.adopt import adopt
 from netpress.arch import Named, open_network
 from netpress.budget import judge
 from netpress.candidate import Candidate, Context, Inputs, Progress, silent
@@ -115,9 +116,10 @@ class _Job:
         self.recipe = _named(recipe, net, data)
         self.data = data if isinstance(data, Data) else _open(self.recipe, options)
         named = self._network(net)
-        self.own = named.net if named.arch.source == "own" else None
+        plain, forms = adopt(named.net)
+        self.own = plain if named.arch.source == "own" else None
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
-        self.start = Candidate(named.net, arch=named.arch, inputs=inputs, classes=self.data.classes)
+        self.start = Candidate(plain, forms, arch=named.arch, inputs=inputs, classes=self.data.classes)
         self._check()
 
     def _check(self) -> None:
@@ -133,6 +135,8 @@ class _Job:
             raise ModelError(f"{where} has a parametrization: remove it before compressing")
         _check_fit(self.start, self.data)
         for step in self.recipe.steps():
+            if lost := sorted(self.start.traits - step.method.preserves):
+                raise RecipeError(f"{step.name} would break the {lost[0]!r} form that the network came with")
             step.method.check(self.start.net)
 
     def run(self) -> Run:
@@ -171,7 +175,7 @@ class _Job:
         train = self._training(self.recipe.baseline)
         if self._given():
             train = train.model_copy(update={"epochs": 0})
-        key = self._key("baseline", 1, {}, train, _state_digest(self.start.net))
+        key = self._key("baseline", 1, {}, train, _state_digest(self.start))
         return self._stage(BASELINE, key, lambda context: (self.start, train, context, None))
 
     def _step(self, step: Step, before: Mapping[str, Any], previous: Path) -> dict[str, Any]:
@@ -383,10 +387,11 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(folder)
 
 
-def _state_digest(net: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all tensors."""
+def _state_digest(candidate: Candidate) -> str:
+    """SHA-256 over the names and bytes of all tensors, and of the masks that the network came with."""
     found = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
+    masks = {f"{name}_mask": form.support for name, form in candidate.forms.items() if form.support is not None}
+    for name, tensor in (candidate.net.state_dict() | masks).items():
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

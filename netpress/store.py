@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netpress import atomic
+from netpress.adopt import masked
 from netpress.arch import build
 from netpress.candidate import Candidate, Inputs
 from netpress.codec import container, onnx_bytes, stored
@@ -61,7 +62,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
 
     Raises:
         FileError: the disk is full, or what was written did not read back the same.
-        ModelError: a tensor has a parametrization, as inside `bound`.
+        ModelError: a tensor has a parametrization, as inside `bound`, or a mask of `torch.nn.utils.prune`.
 
     >>> import tempfile
     >>> from netpress import zoo
@@ -73,6 +74,8 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
     path = Path(path)
     if (where := parametrized(candidate.net)) is not None:
         raise ModelError(f"{where} has a parametrization: leave bound(), or remove it, before saving")
+    if (where := masked(candidate.net)) is not None:
+        raise ModelError(f"{where} has a mask of torch.nn.utils.prune: save what netpress.adopt.adopt(net) gives")
     named, aliases = _named(candidate.net)
     forms = {aliases.get(name, name): form for name, form in candidate.forms.items()}
     values = {name: symbols(forms.get(name, Form()), tensor) for name, tensor in named.items()}

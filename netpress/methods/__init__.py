@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from netpress.adopt import adopt
 from netpress.candidate import Candidate, Context, Inputs, Method
 from netpress.errors import RecipeError
 from netpress.methods.fold_batch_norm import FoldBatchNorm
@@ -80,18 +81,24 @@ def apply(method: Method, net: nn.Module, *, example: torch.Tensor, **context: A
 
     Args:
         method: e.g. `WeightPrune(sparsity=0.9)`.
-        net: left untouched.
+        net: left untouched; masks of `torch.nn.utils.prune` become forms of the candidate.
         example: one batch of normalised images (N, C, H, W).
         context: further fields of `Context`, e.g. `train`, `seed`.
 
     Returns:
         The compressed candidate.
 
+    Raises:
+        RecipeError: the method would break what the masks promise.
+
     >>> small = apply(WeightPrune(sparsity=0.5), nn.Linear(4, 2), example=torch.zeros(1, 4))
     >>> int((small.net.weight == 0).sum())
     4
     """
-    candidate = Candidate(net, inputs=Inputs(tuple(example.shape[1:])))
+    plain, forms = adopt(net)
+    candidate = Candidate(plain, forms, inputs=Inputs(tuple(example.shape[1:])))
+    if lost := sorted(candidate.traits - method.preserves):
+        raise RecipeError(f"{method.name} would break the {lost[0]!r} form that the network came with")
     for part in method.expand():
         candidate = part.apply(candidate, Context(example=example[:1], **context))
     return candidate

@@ -182,7 +182,7 @@ def _threshold(candidate: Candidate, name: str, q: float) -> float:
 
 def _shrink(form: Form, support: Tensor, name: str) -> Form:
     """`form` on a smaller support; a table keeps the places that are still used."""
-    if not support.any():
+    if not support.any() and (form.support is None or form.support.any()):
         raise ModelError(f"{name}: nothing would be left of its {support.numel()} weights; prune less")
     if not isinstance(form.values, Shared):
         return Form(support=support, values=form.values)

@@ -74,6 +74,8 @@ class WeightShare:
             if bits is None:
                 continue
             form = forms.get(target.name, Form())
+            if form.support is not None and not form.support.any():
+                continue  # a network can come in with a layer that is masked whole: nothing to cluster
             w = candidate.net.get_parameter(target.name).detach()
             seed = draw(context.seed, context.step, number) % 2**32
             found = cluster(inside(form, w).cpu().numpy(), 2**bits, init=self.init, seed=seed)
