@@ -34,7 +34,7 @@ from netpress.summary import summarise
 from netpress.train import Training, draw, fit, logits
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import CHECKPOINT, finite
-from netpress.weights import load_weights
+from netpress.weights import Known, open_weights, suited
 
 BASELINE = "00-baseline"
 CODERS: tuple[Codec, ...] = ("bits", "huffman", "rans")
@@ -114,8 +114,9 @@ class _Job:
         self.out, self.options = out, options
         self.device = _device(options.device)
         self.recipe = _named(recipe, net, data)
-        self.data = data if isinstance(data, Data) else _open(self.recipe, options)
-        named = self._network(net)
+        opened = data if isinstance(data, Data) else _open(self.recipe, options)
+        named, known = self._network(net, opened)
+        self.data = suited(opened, known)
         plain, forms = adopt(named.net)
         self.own = plain if named.arch.source == "own" else None
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
@@ -152,19 +153,19 @@ class _Job:
             numbers.append(self._step(step, numbers[-1], self.out / names[step.number - 1]))
         return self._finish(numbers, self.out / names[-1])
 
-    def _network(self, net: str | nn.Module | None) -> Named:
-        """The network with the start of its weights, a function of the seed alone."""
+    def _network(self, net: str | nn.Module | None, data: Data) -> tuple[Named, Known | None]:
+        """The network with the start of its weights, a function of the seed alone, and what is known about them."""
         with torch.random.fork_rng():
             torch.manual_seed(draw(self.options.seed, 0))
             if isinstance(net, nn.Module):
-                return open_network(net)
+                return open_network(net), None
             spec = self.recipe.network
             if spec is None:
                 raise RecipeError("the recipe names no network: give one, or use compress MODEL")
-            named = open_network(spec.name, spec.settings, shape=self.data.shape, classes=len(self.data.classes))
-        if spec.weights is not None:
-            load_weights(named.net, Path(spec.weights))
-        return named
+            named = open_network(spec.name, spec.settings, shape=data.shape, classes=len(data.classes))
+        if spec.weights is None:
+            return named, None
+        return named, open_weights(named.net, named.arch, spec.weights, self.options.data_root)
 
     def _given(self) -> bool:
         """Whether the network came with its weights."""

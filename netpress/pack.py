@@ -9,7 +9,7 @@ from netpress.arch import open_network
 from netpress.candidate import Candidate, Inputs
 from netpress.errors import ModelError
 from netpress.store import Saved, save
-from netpress.weights import load_weights
+from netpress.weights import open_weights
 
 
 def pack(
@@ -28,7 +28,7 @@ def pack(
         weights: file with its tensors.
         out: the `.press` file.
         shape: of one image (C, H, W); zoo networks know their own.
-        mean: of pixel / 255, per channel.
+        mean: of pixel / 255, per channel; without it and `std`, known weights bring their own.
         std: of pixel / 255, per channel.
 
     Raises:
@@ -41,5 +41,7 @@ def pack(
         raise ModelError(f"{model}: say the shape of one image, for instance --input 3x224x224")
     if not len(mean) == len(std) or (mean and len(mean) != shape[0]):
         raise ModelError(f"mean and std need one number per channel ({shape[0]}), got {len(mean)} and {len(std)}")
-    load_weights(named.net, weights)
+    known = open_weights(named.net, named.arch, str(weights))
+    if known is not None and not mean:
+        mean, std = known.mean, known.std
     return save(Candidate(named.net.eval(), arch=named.arch, inputs=Inputs(shape, mean, std)), out)

@@ -37,8 +37,8 @@ def library(monkeypatch):
         "torchvision.models": SimpleNamespace(get_model=found.make),
         "timm": SimpleNamespace(create_model=found.make),
     }
-    real = arch._optional
-    monkeypatch.setattr(arch, "_optional", lambda name: modules[name] if name in modules else real(name))
+    real = arch.optional
+    monkeypatch.setattr(arch, "optional", lambda name: modules[name] if name in modules else real(name))
     return found
 
 

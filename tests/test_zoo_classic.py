@@ -1,13 +1,13 @@
 """AlexNet, VGG, ResNet, MobileNet, Xception and the MLPerf Tiny networks: numbers, layers, other libraries' answers."""
 
 import importlib
-import re
 
 import pytest
 import timm
 import torch
 import torchvision
 from torch import nn
+from zoo_weights import filled
 
 from netpress import zoo
 from netpress.errors import ModelError
@@ -132,27 +132,6 @@ def test_small_images_keep_their_size_in_the_stem():
 # --- the same answers as other libraries ---
 
 
-def wake(net):
-    """Batch norm that does something, as after training."""
-    generator = torch.Generator().manual_seed(1)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight.data, 0.5, 1.0),
-                (module.running_var, 0.8, 1.2),
-                (module.bias.data, -0.1, 0.1),
-                (module.running_mean, -0.1, 0.1),
-            ):
-                tensor.uniform_(low, high, generator=generator)
-    return net.eval()
-
-
-def renamed(state, pairs):
-    for pattern, replacement in pairs:
-        state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}
-    return state
-
-
 ORACLES = [
     ("alexnet", torchvision.models.alexnet, "TORCHVISION", 224),
     ("vgg16", lambda: torchvision.models.vgg16(init_weights=False), "TORCHVISION", 224),
@@ -171,10 +150,8 @@ ORACLES = [
     ORACLES,
 )
 def test_other_libraries_give_the_same_answers(name, make, table, side):
-    theirs = wake(make())
-    net = zoo.create(name, device="meta").to_empty(device="cpu").eval()
-    pairs = getattr(importlib.import_module(f"netpress.zoo.{zoo.family(name)}"), table)
-    net.load_state_dict(renamed(theirs.state_dict(), pairs))
+    rules = getattr(importlib.import_module(f"netpress.zoo.{zoo.family(name)}"), table)
+    net, theirs = filled(zoo.create(name, device="meta").to_empty(device="cpu"), make(), rules)
     x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = theirs(x)

@@ -44,6 +44,7 @@ VARIANTS = {
 
 TORCHVISION: tuple[tuple[str, str], ...] = (
     (r"^features\.", ""),
+    (r"\.(norm|conv)\.([12])\.", r".\1\2."),  # as in its files, which are older than its code
     (r"^(conv|norm)0\.", r"\g<1>1."),
     (r"^denseblock(\d)\.denselayer", r"block\1.layer"),
     (r"^norm5\.", "norm."),

@@ -35,6 +35,9 @@ VARIANTS = {
     ),
 }
 
+CAFFE = ((r"^ip1\.", "fc1."), (r"^ip2\.", "fc2."))
+"""Names of Caffe's MNIST example -> ours."""
+
 
 def build(
     *,
