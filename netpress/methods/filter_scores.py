@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from netpress.candidate import Candidate, Context
-from netpress.errors import RecipeError
+from netpress.errors import ModelError, RecipeError
 from netpress.graph import Group, Slot
 from netpress.train.channels import mean_activation
 from netpress.train.gradients import first_order
@@ -51,11 +52,14 @@ def score(kind: str, candidate: Candidate, groups: Sequence[Group], context: Con
 
     Raises:
         RecipeError: the criterion needs data and there is none, or fits no layer of a group.
+        ModelError: a score is NaN or an infinity.
     """
     if kind in ("taylor", "activation") and context.train is None:
         raise RecipeError(f"filter_prune: score = {kind!r} needs data")
     parts = SCORES[kind](candidate, groups, context, samples)
     raw = {name: torch.stack([*found]).mean(0).numpy() for name, found in parts.items()}
+    if bad := next((name for name, found in raw.items() if not np.isfinite(found).all()), None):
+        raise ModelError(f"filter_prune: score = {kind!r} of {bad} is not finite: the network's answers are not")
     if kind in COMPARABLE:
         return Scores(raw, raw)
     scaled = {name: [part / part.mean().clamp_min(1e-300) for part in found] for name, found in parts.items()}
@@ -148,7 +152,9 @@ def _taylor(candidate: Candidate, groups: Sequence[Group], context: Context, sam
 def _activation(candidate: Candidate, groups: Sequence[Group], context: Context, samples: int) -> Parts:
     """Mean of |output| of the layers that make the channels."""
     assert context.train is not None
-    paths = sorted({path for group in groups for path in group.makers})
+    # what another module returns need not be the channels that it makes
+    layers = {path: candidate.net.get_submodule(path) for group in groups for path in group.makers}
+    paths = sorted(path for path, layer in layers.items() if isinstance(layer, _ConvNd | nn.Linear))
     seed = draw(context.seed, context.step)
     found = mean_activation(candidate.net, paths, context.train, candidate.inputs, samples=samples, seed=seed)
     scores = {}
@@ -160,7 +166,8 @@ def _activation(candidate: Candidate, groups: Sequence[Group], context: Context,
                 parts.append(found[path][torch.from_numpy(slot.positions)].mean(1))
         if not parts:
             raise RecipeError(
-                f"filter_prune: score = 'activation': no layer makes the channels of {group.name}; freeze it"
+                f"filter_prune: score = 'activation': no module returns the channels of {group.name} as they are; "
+                "freeze it or take another score"
             )
         scores[group.name] = parts
     return scores

@@ -66,21 +66,23 @@ def mean_activation(
 
     Args:
         net: evaluated with its running statistics, left untouched.
-        paths: of modules whose output has its channels on axis 1.
+        paths: of modules whose output has its channels on axis 1, of linear layers on the last.
         split: images; a random sample of them is used.
         inputs: the network's normalisation.
         samples: how many images.
         seed: of the sample.
 
     Returns:
-        By path, float64 (channels,); a module that is called more than once counts every call.
+        By path, float64 (channels,); a module that is called more than once counts every call, one that is never
+        called is left out.
     """
     total: dict[str, Tensor] = {}
     calls = dict.fromkeys(paths, 0)
 
     def listen(path: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, out: Tensor) -> None:
-            axes = [axis for axis in range(out.ndim) if axis != 1]
+        def hook(module: nn.Module, _args: Any, out: Tensor) -> None:
+            channels = out.ndim - 1 if isinstance(module, nn.Linear) else 1
+            axes = [axis for axis in range(out.ndim) if axis != channels]
             total[path] = total.get(path, torch.zeros(())) + out.double().abs().mean(axes) * len(out)
             calls[path] += len(out)
 
@@ -98,4 +100,4 @@ def mean_activation(
     finally:
         for handle in handles:
             handle.remove()
-    return {path: total[path] / calls[path] for path in paths}
+    return {path: total[path] / calls[path] for path in paths if calls[path]}
