@@ -139,6 +139,8 @@ def bad_values(kind: Any) -> Iterator[Any]:
         yield from (value for argument in arguments for value in bad_values(argument))
     elif kind is bool:
         yield "perhaps"
+    elif kind is str:
+        yield 17
 
 
 BAD = [
