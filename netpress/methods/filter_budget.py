@@ -80,22 +80,26 @@ def _params(candidate: Candidate, coupling: Coupling, kept: Flags) -> float:
 
 
 def _macs(candidate: Candidate, coupling: Coupling) -> Callable[[Flags], float]:
-    """Convolutions and linear layers do as many multiply-adds per weight as before, so one count serves for all."""
+    """Convolutions and linear layers mostly do as many multiply-adds per weight as before: then one count serves all.
+
+    Not so for products of activations, or where channels are places that a weight is used at; one probe tells.
+    """
     whole = cost(to_meta(candidate.net), candidate.inputs.shape)
     sizes = {name: tensor.numel() for name, tensor in _tensors(candidate).items()}
     weights = {f"{layer.path}.weight" if layer.path else "weight": layer.macs for layer in whole.layers if layer.macs}
-    if all(name in sizes for name in weights):
 
-        def by_weight(kept: Flags) -> float:
-            left = _parameters(coupling, sizes, kept)
-            return float(sum(macs * left[name] // sizes[name] for name, macs in weights.items()))
+    def by_weight(kept: Flags) -> float:
+        left = _parameters(coupling, sizes, kept)
+        return float(sum(macs * left[name] // sizes[name] for name, macs in weights.items()))
 
-        return by_weight
-
-    def by_pass(kept: Flags) -> float:  # products of activations: count a pass of the small network on shapes
+    def by_pass(kept: Flags) -> float:  # of the small network on shapes
         small = graph.keep(to_meta(candidate.net), coupling, kept)
         return float(cost(small, candidate.inputs.shape).macs)
 
+    if weights.keys() <= sizes.keys():
+        probe = graph.choose(coupling, graph.random_scores(coupling, 0), keep=0.5)
+        if by_weight(probe) == by_pass(probe):
+            return by_weight
     return by_pass
 
 

@@ -30,16 +30,23 @@ class Bundle:
     Attributes:
         group: its name.
         members: their places in the group.
-        share: of the group that has gone when half of this bundle has, 0 to 1.
+        gone: members of the group that have gone when this bundle has.
+        total: members of the group.
         rank: mean of the members' ranks.
         most: largest of the members' raw scores.
     """
 
     group: str
     members: NDArray[np.int64]
-    share: float
+    gone: int
+    total: int
     rank: float
     most: float
+
+    @property
+    def share(self) -> float:
+        """Of the group that has gone when half of this bundle has, 0 to 1."""
+        return (self.gone - len(self.members) / 2) / self.total
 
 
 def bundles(group: Group, scores: Scores, *, round_to: int = 1, floor: float = 0.0) -> list[Bundle]:
@@ -51,8 +58,7 @@ def bundles(group: Group, scores: Scores, *, round_to: int = 1, floor: float = 0
         round_to: what stays of the layer's filters is a multiple of it; a layer of fewer filters stays whole.
         floor: share of the members that always stays.
     """
-    width = _width(group)
-    step = round_to // math.gcd(round_to, width)  # a member may own several filters: one in each group of a convolution
+    step = _step(group, round_to)
     if len(group) < step:
         return []
     raw, rank = scores.raw[group.name], scores.rank[group.name]
@@ -63,15 +69,26 @@ def bundles(group: Group, scores: Scores, *, round_to: int = 1, floor: float = 0
         members = order[start : first if start == 0 else start + step]
         if start + len(members) > len(group) * (1 - floor) + 1e-9:
             break
-        share = (start + len(members) / 2) / len(group)
-        found.append(Bundle(group.name, members, share, float(rank[members].mean()), float(raw[members].max())))
+        gone = start + len(members)
+        found.append(
+            Bundle(group.name, members, gone, len(group), float(rank[members].mean()), float(raw[members].max()))
+        )
     return found
 
 
-def _width(group: Group) -> int:
-    """Filters of its layer that each member owns."""
+def width(group: Group) -> int:
+    """Filters of the first of its layers that each member owns."""
     made = [slot.positions.shape[1] for slot in group.slots if slot.role == "filter"]
     return made[0] if made else 1
+
+
+def _step(group: Group, round_to: int) -> int:
+    """Members that go together, so that every layer keeps a multiple of `round_to` filters.
+
+    A member may own several filters of a layer: one in each group of a convolution.
+    """
+    widths = {slot.positions.shape[1] for slot in group.slots if slot.role == "filter"}
+    return math.lcm(*(round_to // math.gcd(round_to, width) for width in widths or {1}))
 
 
 def in_order(coupling: Coupling, found: Iterable[Bundle], key: Callable[[Bundle], float]) -> list[Bundle]:
