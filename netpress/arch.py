@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,37 @@ def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
 
 def _zoo(arch: Arch) -> nn.Module:
     return zoo.create(arch.name, **arch.settings)
+
+
+_FETCH = (
+    "weights",
+    "weights_backbone",
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+)
+"""Settings by which the libraries open files or download: a file must not make us do so."""
+
+
+def refuse_fetching(arch: Arch) -> None:
+    """Refuse a description, read from a file, that would make a library open other files or download.
+
+    Raises:
+        ModelError: its name is no plain name, or a setting fetches.
+
+    >>> refuse_fetching(Arch("timm", "resnet18", {"num_classes": 10}))
+    """
+    if arch.source not in ("torchvision", "timm"):
+        return
+    if not re.fullmatch(r"\w[\w.\-]*", arch.name):  # timm takes hf-hub:... and local-dir:... for names
+        raise ModelError(f"{arch.source}:{arch.name}: not the name of a network")
+    for key in _FETCH:
+        if arch.settings.get(key):
+            raise ModelError(
+                f"{arch.source}:{arch.name}: setting {key!r} opens files or downloads: refused in a file"
+            )
 
 
 def _torchvision(arch: Arch) -> nn.Module:

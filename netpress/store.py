@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from netpress import atomic
 from netpress.adopt import masked
-from netpress.arch import build
+from netpress.arch import build, refuse_fetching
 from netpress.candidate import Candidate, Inputs
 from netpress.codec import container, onnx_bytes, stored
 from netpress.codec.container import Press
@@ -179,6 +179,7 @@ def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:
     """
     press = container.read(path)
     header = press.header
+    refuse_fetching(header.arch)
     if into is None and header.arch.source == "zoo":
         # On shapes alone first: whatever settings a hostile file has, nothing larger than the file's own is allocated.
         shapes = {t.name: t.shape for t in press.tensors if not t.name.startswith(_EXTRA)}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import netpress as nxp
-from netpress import arch
+from netpress import arch, store
 from netpress.arch import build, open_network
 from netpress.candidate import Candidate, Inputs, edited
 from netpress.codec.header import Arch
@@ -113,3 +113,21 @@ def test_edits_are_applied_in_order():
 def test_an_edit_that_does_not_fit_is_refused(edit, said):
     with pytest.raises(ModelError, match=said):
         build(Arch("zoo", "lenet5", {}, (edit,)))
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        (Arch("timm", "resnet18", {"checkpoint_path": "secret.pt"}), "'checkpoint_path' opens files"),
+        (Arch("timm", "resnet18", {"pretrained": True}), "'pretrained' opens files"),
+        (Arch("torchvision", "resnet18", {"weights": "DEFAULT"}), "'weights' opens files"),
+        (Arch("torchvision", "deeplab", {"weights_backbone": "DEFAULT"}), "'weights_backbone' opens files"),
+        (Arch("timm", "hf-hub:somebody/net"), "not the name of a network"),
+        (Arch("timm", "local-dir:folder"), "not the name of a network"),
+    ],
+)
+def test_a_file_cannot_make_a_library_fetch_or_open_anything(described, said, tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+    store.save(Candidate(net, arch=described, inputs=Inputs((1, 8, 8))), tmp_path / "a.press")
+    with pytest.raises(ModelError, match=said):
+        store.load(tmp_path / "a.press")
