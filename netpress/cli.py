@@ -151,7 +151,7 @@ def _show_verdict(args: Args, done: Any) -> None:
 
 
 def _measure(args: Args) -> int:
-    """Count a network's parameters, multiply-adds and memory; of a .press file also, with --data, its accuracy."""
+    """Count a network's parameters, multiply-adds and memory; with weights and --data, its accuracy."""
     from netpress import recipe
     from netpress.measure.target import measure_file, measure_network
 
@@ -160,7 +160,8 @@ def _measure(args: Args) -> int:
         facts = measure_file(path, data=args.data, root=args.data_root)
     else:
         settings = {key: recipe.toml_value(key, text) for key, text in _settings(args.set).items()}
-        facts = measure_network(args.target, settings=settings, shape=args.input, data=args.data, root=args.data_root)
+        places = {"weights": args.weights, "data": args.data, "root": args.data_root}
+        facts = measure_network(args.target, settings=settings, shape=args.input, **places)
     if args.json:
         print(json.dumps(facts))
         return 0
@@ -290,8 +291,11 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
     "data": (("--data",), {"help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
     "data!": (("--data",), {"required": True, "help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
-    "weights": (("--weights",), {"help": ".safetensors, .pt, .pth, .th or .npz; without: trained first"}),
-    "weights!": (("--weights",), {"required": True, "help": ".safetensors, .pt, .pth, .th or .npz"}),
+    "weights": (("--weights",), {"help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"}),
+    "weights!": (
+        ("--weights",),
+        {"required": True, "help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"},
+    ),
     "out!": (("--out",), {"required": True, "help": "where to write"}),
     "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),
     "input": (("--input",), {"type": _sizes, "help": "shape of one image, for instance 3x32x32"}),
@@ -321,7 +325,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "run": (_run, ("recipe_name", "data", "out!", *_COMMON)),
     "train": (_train, ("model", "data!", "out!", *_COMMON)),
     "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *_BUDGET, *_COMMON)),
-    "measure": (_measure, ("target", "set-network", "input", "data", "data-root", "json")),
+    "measure": (_measure, ("target", "set-network", "input", "weights", "data", "data-root", "json")),
     "inspect": (_inspect, ("file", "json")),
     "pack": (_pack, ("model", "weights!", "out!", "input", "mean", "std", "json")),
     "unpack": (_unpack, ("file", "out!", "json")),

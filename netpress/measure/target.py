@@ -18,6 +18,7 @@ from netpress.errors import ModelError
 from netpress.measure.cost import cost
 from netpress.store import load
 from netpress.train.evaluate import evaluate
+from netpress.weights import Known, open_weights
 
 
 def measure_file(path: Path, *, data: str | None = None, root: str | None = None) -> dict[str, Any]:
@@ -32,24 +33,26 @@ def measure_network(
     *,
     settings: Mapping[str, Any] | None = None,
     shape: tuple[int, ...] | None = None,
+    weights: str | None = None,
     data: str | None = None,
     root: str | None = None,
 ) -> dict[str, Any]:
-    """Cost of a network without weights.
+    """Cost of a network; with weights and data, its accuracy on all test images.
 
     Args:
         spec: what `open_network` takes.
         settings: of the network, to change.
         shape: one image (C, H, W); None: the data set's, else the one the network was made for.
-        data: a data set to take shape and classes from.
+        weights: a file, or "pretrained"; without, a zoo network is counted on shapes alone.
+        data: a data set: for shape and classes, and for accuracy where there are weights.
         root: where known data sets lie.
 
     Raises:
-        ModelError: it cannot be built, or its image shape is not known.
+        ModelError: it cannot be built or filled, or its image shape is not known.
     """
     opened = open_data(data, root) if data else None
     shape = opened.shape if opened else shape
-    with torch.device("meta" if ":" not in spec else "cpu"):  # the zoo builds shapes only, in no time
+    with torch.device("meta" if ":" not in spec and weights is None else "cpu"):  # shapes only: in no time
         named = open_network(
             spec, settings, shape=shape, classes=len(opened.classes) if opened else _classes(spec, settings)
         )
@@ -57,9 +60,17 @@ def measure_network(
         shape = _usual_shape(named.arch.name, named.arch.settings)
     if shape is None:
         raise ModelError(f"{spec}: say the shape of one image, for instance --input 3x224x224")
-    facts = _count(Candidate(named.net, arch=named.arch, inputs=Inputs(shape)))
-    note = zoo.describe(named.arch.name).note if named.arch.source == "zoo" else ""
-    return {**facts, "note": note} if note else facts
+    known = open_weights(named.net, named.arch, weights, root) if weights else None
+    candidate = Candidate(named.net, arch=named.arch, inputs=_inputs(shape, opened, known))
+    notes = [zoo.describe(named.arch.name).note if named.arch.source == "zoo" else "", known.note if known else ""]
+    found = {"note": " ".join(filter(None, notes))} if any(notes) else {}
+    return {**_count(candidate), **found, **_score(candidate, opened if weights else None)}
+
+
+def _inputs(shape: tuple[int, ...], data: Data | None, known: Known | None) -> Inputs:
+    """The normalisation that the weights want, else the data set's."""
+    source = known or data
+    return Inputs(shape, source.mean, source.std) if source is not None else Inputs(shape)
 
 
 def _classes(spec: str, settings: Mapping[str, Any] | None) -> int | None:
