@@ -14,8 +14,9 @@ import torch
 from netpress import graph, store
 from netpress.budget import BYTES, COUNT, TIME
 from netpress.candidate import Candidate
+from netpress.codec import stored
 from netpress.errors import ModelError
-from netpress.forms import Form, select
+from netpress.forms import Form, select, symbols
 from netpress.graph import Coupling
 from netpress.graph.edit import positions
 from netpress.graph.run import to_meta
@@ -54,15 +55,24 @@ def pruned(candidate: Candidate, coupling: Coupling, kept: Flags) -> Candidate:
     return candidate.but(net=net, forms=forms, arch=replace(candidate.arch, edits=edits))
 
 
-def meter(limit: str, candidate: Candidate, coupling: Coupling) -> Callable[[Flags], float]:
+def meter(limit: str, candidate: Candidate, coupling: Coupling, *, near: Flags) -> Callable[[Flags], float]:
     """A function that says what a pruned network costs, in the unit of a limit.
 
     Args:
         limit: a name of `UNITS`.
         candidate: its network is left untouched.
         coupling: of its network.
+        near: where a size is exact: header and graph of a file are taken to stay as there, tensors are really coded.
     """
-    return _macs(candidate, coupling) if limit == "max_macs" else partial(_METERS[limit], candidate, coupling)
+    match limit:
+        case "max_macs":
+            return _macs(candidate, coupling)
+        case "max_params":
+            return partial(_params, candidate, coupling)
+        case "max_size":
+            return _file_bytes(candidate, coupling, near)
+        case _:
+            return partial(_milliseconds, candidate, coupling)
 
 
 def _parameters(coupling: Coupling, sizes: Mapping[str, int], kept: Flags) -> dict[str, int]:
@@ -107,9 +117,23 @@ def _tensors(candidate: Candidate) -> dict[str, torch.Tensor]:
     return {**dict(candidate.net.named_parameters()), **dict(candidate.net.named_buffers())}
 
 
-def _file_bytes(candidate: Candidate, coupling: Coupling, kept: Flags) -> float:
+def _file_bytes(candidate: Candidate, coupling: Coupling, near: Flags) -> Callable[[Flags], float]:
+    """To write a graph takes a hundred times as long as to code the tensors, so it is done once."""
     with tempfile.TemporaryDirectory() as folder:
-        return store.save(pruned(candidate, coupling, kept), Path(folder) / "small.press").file_bytes
+        overhead = store.save(pruned(candidate, coupling, near), Path(folder) / "near.press").overhead_bytes
+
+    def by_tensor(kept: Flags) -> float:
+        small = pruned(candidate, coupling, kept)
+        held = {id(t): (name, t) for name, t in reversed(small.net.state_dict(keep_vars=True).items())}  # tied: once
+        return float(overhead + sum(_coded(name, t, small.forms) for name, t in held.values()))
+
+    return by_tensor
+
+
+def _coded(name: str, tensor: torch.Tensor, forms: Mapping[str, Form]) -> int:
+    if name.rpartition(".")[2] == "num_batches_tracked":  # is not stored
+        return 0
+    return len(stored.pack(symbols(forms.get(name, Form()), tensor.detach()), "auto").data)
 
 
 def _milliseconds(candidate: Candidate, coupling: Coupling, kept: Flags) -> float:
@@ -120,10 +144,3 @@ def _milliseconds(candidate: Candidate, coupling: Coupling, kept: Flags) -> floa
             raise ModelError(f"max_latency: the network cannot be timed: {saved.note}")
         x = np.zeros((1, *candidate.inputs.shape), np.float32)
         return latency({"small": graph_bytes(path)}, x, threads=1, rounds=15)["small"].median_ms
-
-
-_METERS: Mapping[str, Callable[[Candidate, Coupling, Flags], float]] = {
-    "max_params": _params,
-    "max_size": _file_bytes,
-    "max_latency": _milliseconds,
-}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from netpress import graph
 from netpress.budget import Bytes, Count, Milliseconds, amount
@@ -19,6 +20,7 @@ from netpress.errors import BudgetError, ModelError, RecipeError
 from netpress.graph import Coupling, Group
 from netpress.methods.filter_budget import UNITS, meter, pruned
 from netpress.methods.filter_choice import TOLERANCE, Bundle, Flags, bundles, flags, in_order, meet
+from netpress.methods.filter_facts import facts
 from netpress.methods.filter_scores import Scores, score
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
@@ -49,7 +51,7 @@ class FilterPrune:
         score: `l1`, `l2`, `bn_scale`, `taylor` (needs data), `geometric_median`, `activation` (needs data), `random`.
         scope: `layer`: all layers lose the same share; `global`: the least important of all go first.
         floor: share of every layer's filters that stays whatever happens.
-        round_to: what stays of a layer is a multiple of it; layers that are smaller stay whole.
+        round_to: what stays of a layer that loses filters is a multiple of it; layers that are smaller stay whole.
         frozen: paths or patterns of layers that keep their filters.
         order: `together`, or `largest_first`: each round prunes one layer, that with most parameters first.
         rounds: rounds of pruning and retraining; together, each takes an equal factor of what is to go.
@@ -107,13 +109,16 @@ class FilterPrune:
 
     def check(self, net: nn.Module) -> None:
         """Refuse patterns that name no layer of `net`."""
-        paths = [path for path, module in net.named_modules() if path and next(module.parameters(), None) is not None]
-        table = next((v for v in (self.keep, self.remove, self.threshold) if isinstance(v, Mapping)), {})
+        self._check_patterns([path for path, module in net.named_modules() if path and _filters_in(module)])
+
+    def _check_patterns(self, paths: Sequence[str]) -> None:
+        amounts = {name: getattr(self, name) for name in ("keep", "remove", "threshold")}
         named = [("frozen", key) for key in self.frozen]
-        for field, key in named + [("filter_prune", key) for key in table if key != "default"]:
+        named += [(name, key) for name, v in amounts.items() if isinstance(v, Mapping) for key in v if key != "default"]
+        for field, key in named:
             if not any(fnmatch.fnmatchcase(path, key) for path in paths):
                 some = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
-                raise RecipeError(f"{field}: {key!r} names no layer; expected one of {some}")
+                raise RecipeError(f"filter_prune.{field}: {key!r} names no layer with filters; expected one of {some}")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Prune once; the pruned network is compared with its zeroed twin in float64.
@@ -123,12 +128,13 @@ class FilterPrune:
             RecipeError: a pattern names no layer, or the score needs data.
             BudgetError: a budget cannot be met within 2 %; says what is the nearest.
         """
-        if (bad := finite(candidate.net)) is not None:
-            raise ModelError(f"{bad} holds NaN or an infinity: nothing can be pruned by it")
         if (where := parametrized(candidate.net)) is not None:
             raise ModelError(f"{where} is computed by a parametrization: remove that before pruning")
         self.check(candidate.net)
-        coupling = graph.couple(candidate.net, context.example)
+        coupling = graph.couple(candidate.net, context.example)  # also refuses weights that are not there yet
+        if (bad := finite(candidate.net)) is not None:
+            raise ModelError(f"{bad} holds NaN or an infinity: nothing can be pruned by it")
+        self._check_patterns(list(dict.fromkeys(path for group in coupling.groups for path in group.makers)))
         groups = self._groups(coupling, candidate)
         scores = score(self.score, candidate, groups, context, samples=self.samples)
         kept = self._kept(candidate, coupling, groups, scores)
@@ -139,24 +145,30 @@ class FilterPrune:
         if context.train is not None and self.recalibrate:
             seed = draw(context.seed, context.step)
             recalibrate(small.net, context.train, candidate.inputs, samples=self.recalibrate, seed=seed)
-        record = Record(self.name, asdict(self), _notes(coupling, kept, error), _facts(coupling, kept, scores))
+        frozen = {g.name for g in coupling.free if self._frozen(g)}
+        told = facts(coupling, kept, scores, frozen=frozen)
+        record = Record(self.name, asdict(self), _notes(coupling, kept, error), told)
         return small.but(history=(*candidate.history, record))
 
     def _groups(self, coupling: Coupling, candidate: Candidate) -> list[Group]:
         """Groups whose members may go."""
-        found = [
-            g for g in coupling.free if not any(fnmatch.fnmatchcase(m, key) for m in g.makers for key in self.frozen)
-        ]
+        found = [group for group in coupling.free if not self._frozen(group)]
         if self.order == "largest_first":
-            done = {edit[1] for edit in candidate.arch.edits if edit[0] == "pruned"}
+            turns = [edit[1] for edit in candidate.arch.edits if edit[0] == "pruned"]
+            done = turns[len(turns) - self.turn :]  # a note per turn, also in the file between the turns
             left = [group for group in found if group.name not in done]
-            if not left:
-                raise RecipeError(f"filter_prune: rounds = {self.rounds}, but only {len(done)} layers can be pruned")
-            found = [max(left, key=lambda group: int(group.cost.sum()))]
+            if self.rounds - self.turn > len(left) > 0:  # none at all: said below
+                raise RecipeError(
+                    f"filter_prune: rounds = {self.rounds}, but only {len(done) + len(left)} layers can be pruned"
+                )
+            found = [max(left, key=_own_parameters)] if left else []
         if not found:
             reasons = {group.pinned for group in coupling.groups if group.pinned}
             raise ModelError(f"no filter can be removed: {'; '.join(sorted(reasons)[:3]) or 'all layers are frozen'}")
         return found
+
+    def _frozen(self, group: Group) -> bool:
+        return any(fnmatch.fnmatchcase(path, key) for path in group.makers for key in self.frozen)
 
     def _kept(self, candidate: Candidate, coupling: Coupling, groups: Sequence[Group], scores: Scores) -> Flags:
         each = {g.name: bundles(g, scores, round_to=self.round_to, floor=self.floor) for g in groups}
@@ -181,10 +193,9 @@ class FilterPrune:
         """Whether a bundle goes by its layer's own share, count or threshold."""
         if self.keep is not None:
             keep = _of(self.keep, group)
-            return keep is not None and bundle.share < 1 - self._part(keep)
+            return keep is not None and bundle.share < 1 - self._part(keep) - 1e-9
         if self.remove is not None:
-            count = _of(self.remove, group) or 0
-            return bundle.share * len(group) + len(bundle.members) / 2 <= count
+            return bundle.gone <= (_of(self.remove, group) or 0)
         least = _of(self.threshold, group)
         return least is not None and bundle.most < least
 
@@ -193,16 +204,7 @@ class FilterPrune:
     ) -> Sequence[Bundle]:
         """Which bundles must go for a budget."""
         going, groups = order
-        measure = meter(limit, candidate, coupling)
-        known: dict[bytes, float] = {}
-
-        def left(chosen: Sequence[Bundle]) -> float:
-            kept = flags(chosen, groups)
-            key = b"".join(part.tobytes() for part in kept.values())
-            if key not in known:
-                known[key] = measure(kept)
-            return known[key]
-
+        left = _remembering(meter(limit, candidate, coupling, near=flags([], groups)), groups)
         text: str = getattr(self, limit)
         whole = left([])
         target = amount(text, UNITS[limit], baseline=whole)
@@ -210,6 +212,9 @@ class FilterPrune:
         if target >= whole:
             return []
         chosen = meet(going, left, target)
+        if limit == "max_size":  # again, where header and graph are those of a network that is nearly the result
+            left = _remembering(meter(limit, candidate, coupling, near=flags(chosen, groups)), groups)
+            chosen = meet(going, left, target)
         if abs(left(chosen) - target) > TOLERANCE * target:
             raise BudgetError(
                 f"filter_prune: {limit} = {text}: {target:,.6g} cannot be met within 2 %; the nearest that can be "
@@ -225,6 +230,37 @@ EXAMPLES = (
     FilterPrune(keep=0.6, rounds=2, recalibrate=0),
     FilterPrune(remove=1, order="largest_first", score="geometric_median"),
 )
+
+
+def _remembering(measure: Callable[[Flags], float], groups: Sequence[Group]) -> Callable[[Sequence[Bundle]], float]:
+    """What is left when some bundles have gone; nothing is measured twice."""
+    known: dict[bytes, float] = {}
+
+    def left(chosen: Sequence[Bundle]) -> float:
+        kept = flags(chosen, groups)
+        key = b"".join(part.tobytes() for part in kept.values())
+        if key not in known:
+            known[key] = measure(kept)
+        return known[key]
+
+    return left
+
+
+def _filters_in(module: nn.Module) -> bool:
+    """Whether a module holds parameters that may be filters."""
+    norm = isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm)
+    return not norm and next(module.parameters(recurse=False), None) is not None
+
+
+def _own_parameters(group: Group) -> int:
+    """Weights that make the channels; those that read them are other layers'."""
+    made = [slot for slot in group.slots if slot.role == "filter"] or group.slots
+    rows = {
+        (name, axis): size
+        for name, axis, size in zip(group.table.names, group.table.axes, group.table.sizes, strict=True)
+    }
+    sizes = [rows[slot.tensor, slot.axis] for slot in made]
+    return sum(slot.positions.size * int(numel // length) for slot, (length, numel) in zip(made, sizes, strict=True))
 
 
 def _of(setting: Any, group: Group) -> Any:
@@ -247,23 +283,3 @@ def _notes(coupling: Coupling, kept: Flags, error: float) -> tuple[str, ...]:
     mixed = sorted({mix for group in coupling.free for mix in group.mixes if group.name in kept})
     notes += [f"changes the function: {mix}" for mix in mixed]
     return (*notes, f"equals the zeroed twin to {error:.1e} (float64)")
-
-
-def _facts(coupling: Coupling, kept: Flags, scores: Scores) -> dict[str, Any]:
-    """For the report: every group of channels, and how its scores lie."""
-    rows = []
-    for group in coupling.groups:
-        chosen = kept.get(group.name)
-        row: dict[str, Any] = {
-            "name": group.name,
-            "makers": list(group.makers),
-            "before": len(group),
-            "after": len(group) if chosen is None else int(chosen.sum()),
-            "pinned": group.pinned,
-        }
-        if chosen is not None:
-            found = scores.raw[group.name]
-            row["scores"] = np.round(np.sort(found), 6).tolist()
-            row["cut"] = None if chosen.all() else round(float(found[~chosen].max()), 6)
-        rows.append(row)
-    return {"filters": rows}
