@@ -1,14 +1,11 @@
 """Rules, one operation at a time: pruned at random the network equals its zeroed twin, and as much can go as should."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from netpress import graph
-from netpress.errors import ModelError
 
 
 class Net(nn.Module):
@@ -219,7 +216,7 @@ def test_pruned_equals_zeroed(name):
     build, free = CASES[name]
     torch.manual_seed(0)
     net = build().eval()
-    coupling, kept, small, error = prune(net, torch.zeros(1, 3, 4, 4))
+    coupling, _, small, error = prune(net, torch.zeros(1, 3, 4, 4))
     assert error < 1e-12
     assert classes_of(coupling, "first.weight") == free
     if free:

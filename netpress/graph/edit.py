@@ -33,7 +33,7 @@ def keep(net: nn.Module, coupling: Coupling, kept: Kept) -> nn.Module:
     Raises:
         ModelError: an unknown or pinned group, a wrong number of members, or an axis left without channels.
 
-    >>> from netpress.graph.couple import couple
+    >>> from netpress.graph.coupling import couple
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
     >>> small = keep(net, couple(net, torch.zeros(1, 1, 8, 8)), {"0": [True, False, False, True]})
     >>> small[0].out_channels, small[1].num_features, tuple(small[2].weight.shape)
@@ -74,7 +74,7 @@ def edits(net: nn.Module, coupling: Coupling, kept: Kept) -> tuple[Edit, ...]:
 
     The values come from the pruned network's state dictionary, which then loads strictly.
 
-    >>> from netpress.graph.couple import couple
+    >>> from netpress.graph.coupling import couple
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
     >>> edits(net, couple(net, torch.zeros(1, 1, 8, 8)), {"0": [True, False, False, True]})
     (('conv', '0', 1, 2, 1), ('norm', '1', 2), ('conv', '2', 2, 2, 1))

@@ -114,6 +114,7 @@ class Coupling:
         unknown: operations without a rule, with their module path: their inputs are pinned.
         untouched: parameters that the network did not use while it was traced.
         inputs: what the network was traced with, without values.
+        kinds: every layer that makes channels, in the order in which they run: "convolution" or "linear".
     """
 
     groups: tuple[Group, ...]
@@ -125,6 +126,7 @@ class Coupling:
     unknown: tuple[tuple[str, str], ...]
     untouched: tuple[str, ...]
     inputs: tuple[Any, ...]
+    kinds: Mapping[str, str]
 
     @cached_property
     def by_name(self) -> Mapping[str, Group]:
@@ -204,6 +206,7 @@ def solve(
         unknown=tuple(dict.fromkeys(t.found.unknown)),
         untouched=tuple(n for n, x in named.items() if isinstance(x, nn.Parameter) and _unused(t, x)),
         inputs=inputs,
+        kinds={m.path: m.kind for m in t.found.makers},
     )
     return coupling, classes
 

@@ -88,6 +88,9 @@ def set_number(net: nn.Module, name: str, numbers: tuple[int, ...], kind: str) -
 
 def _conv(net: nn.Module, path: str, inputs: int, outputs: int, groups: int) -> None:
     module = _of_kind(net, path, nn.modules.conv._ConvNd)
+    _whole(inputs, outputs, groups)
+    if inputs % groups or outputs % groups:
+        raise TypeError(f"{inputs} inputs and {outputs} outputs do not make {groups} groups")
     first, second = (inputs, outputs // groups) if module.transposed else (outputs, inputs // groups)
     module.in_channels, module.out_channels, module.groups = inputs, outputs, groups
     _crop_own(net, path, weight=(first, second), bias=(outputs,))
@@ -95,14 +98,21 @@ def _conv(net: nn.Module, path: str, inputs: int, outputs: int, groups: int) -> 
 
 def _linear(net: nn.Module, path: str, inputs: int, outputs: int) -> None:
     module = _of_kind(net, path, nn.Linear)
+    _whole(inputs, outputs)
     module.in_features, module.out_features = inputs, outputs
     _crop_own(net, path, weight=(outputs, inputs), bias=(outputs,))
 
 
 def _norm(net: nn.Module, path: str, channels: int) -> None:
     module = _of_kind(net, path, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    _whole(channels)
     setattr(module, "num_channels" if isinstance(module, nn.GroupNorm) else "num_features", channels)
     _crop_own(net, path, weight=(channels,), bias=(channels,), running_mean=(channels,), running_var=(channels,))
+
+
+def _whole(*numbers: int) -> None:
+    if not all(type(n) is int and n > 0 for n in numbers):
+        raise TypeError(f"expected whole numbers above zero, got {numbers}")
 
 
 def _of_kind(net: nn.Module, path: str, *kinds: type[nn.Module]) -> Any:
@@ -122,7 +132,8 @@ def _crop_own(net: nn.Module, path: str, **shapes: tuple[int, ...]) -> None:
 
 def _crop(net: nn.Module, name: str, *shape: int) -> None:
     old = _tensor(net, name)
-    if len(shape) != old.dim() or not all(0 < n <= have for n, have in zip(shape, old.shape, strict=True)):
+    _whole(*shape)
+    if len(shape) != old.dim() or not all(n <= have for n, have in zip(shape, old.shape, strict=True)):
         raise TypeError(f"{name} of shape {tuple(old.shape)} cannot be cut to {shape}")
     if tuple(shape) != tuple(old.shape):
         _replace(net, old, old.detach()[tuple(slice(n) for n in shape)].clone())
@@ -130,7 +141,8 @@ def _crop(net: nn.Module, name: str, *shape: int) -> None:
 
 def _take(net: nn.Module, name: str, axis: int, *index: int) -> None:
     old = _tensor(net, name)
-    if not (0 <= axis < old.dim() and all(0 <= k < old.shape[axis] for k in index)):
+    whole = all(type(k) is int for k in (axis, *index))
+    if not (whole and index and 0 <= axis < old.dim() and all(0 <= k < old.shape[axis] for k in index)):
         raise TypeError(f"{name} of shape {tuple(old.shape)} has no such positions on axis {axis}")
     _replace(net, old, old.detach().index_select(axis, torch.tensor(index, device=old.device)))
 

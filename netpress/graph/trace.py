@@ -268,9 +268,9 @@ _COUNTED = words(
 _EXACT = words("aten::arange aten::eye aten::linspace aten::scalar_tensor aten::tril_indices")
 _VALUES = words("aten::_local_scalar_dense aten::is_nonzero aten::equal aten::nonzero")
 _KEEPS_ZERO = words(
-    "_weight_norm_interface view _unsafe_view reshape permute transpose t squeeze unsqueeze expand slice select split split_with_sizes cat "
+    "view _unsafe_view reshape permute transpose t squeeze unsqueeze expand slice select split split_with_sizes cat "
     "stack flip roll repeat clone detach alias contiguous _to_copy index_select index mul div neg constant_pad_nd "
-    "unbind as_strided lift_fresh pixel_shuffle pixel_unshuffle"
+    "unbind as_strided lift_fresh pixel_shuffle pixel_unshuffle _weight_norm_interface"
 )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from netpress.errors import ModelError
 from netpress.graph.call import Call
-from netpress.graph.choose import choose
+from netpress.graph.choice import choose
 from netpress.graph.copying import tensors
 from netpress.graph.edit import shrink
 from netpress.graph.labels import Axes, BoolArray, IntArray, Replay

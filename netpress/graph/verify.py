@@ -216,7 +216,8 @@ def check(net: nn.Module, pruned: nn.Module, coupling: Coupling, kept: Kept, exa
     twin = _twin(lively, coupling, mask).eval()
     tried = [example] if example is not None else [smallest_input(net, coupling.inputs), _random(coupling.inputs)]
     for inputs in tried:
-        error = _difference(small, twin, inputs if isinstance(inputs, tuple) else (inputs,))
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        error = _difference(small, twin, tuple(_double(x) for x in given))
         if error is not None:
             break
     else:
@@ -229,6 +230,10 @@ def check(net: nn.Module, pruned: nn.Module, coupling: Coupling, kept: Kept, exa
     return error
 
 
+def _double(x: Any) -> Any:
+    return x.detach().to("cpu", torch.float64) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
 def _lively() -> Convert:
     """float64 on the CPU; what holds one value only, over and over, gets random ones."""
     rng = torch.Generator().manual_seed(0)
@@ -238,7 +243,10 @@ def _lively() -> Convert:
             return _copied("", x)
         new = x.detach().to("cpu", torch.float64, copy=True)
         if new.numel() > 1 and bool((new == new.flatten()[0]).all()):
-            new = torch.rand(new.shape, dtype=torch.float64, generator=rng) + 0.5  # also a variance: above zero
+            only = float(new.flatten()[0])
+            new = torch.rand(new.shape, dtype=torch.float64, generator=rng) - 0.5
+            if only:  # of the same sign: it may be a variance; at least of the size of one: it may be a small scale
+                new = (new + 1) * (max(abs(only), 1.0) * (1 if only > 0 else -1))
         return nn.Parameter(new, requires_grad=x.requires_grad) if isinstance(x, nn.Parameter) else new
 
     return convert

@@ -44,7 +44,7 @@ def couple(net: nn.Module, example: Any, *, strict: bool = False, rules: Rules =
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    >>> [(g.name, len(g), g.cost.tolist(), g.pinned) for g in couple(net, torch.zeros(1, 1, 8, 8)).groups[1:]]
+    >>> [(g.name, len(g), g.cost.tolist(), g.pinned) for g in couple(net, torch.zeros(1, 1, 8, 8)).groups]
     [('0', 4, [28, 28, 28, 28], ''), ('2', 2, [37, 37], 'network output')]
     """
     _refuse_lazy(net)

@@ -25,7 +25,7 @@ def choose(coupling: Coupling, scores: Mapping[str, ArrayLike], *, keep: float) 
     Returns:
         Per group name, True where a member stays.
 
-    >>> import torch; from torch import nn; from netpress.graph.couple import couple
+    >>> import torch; from torch import nn; from netpress.graph.coupling import couple
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> choose(couple(net, torch.zeros(1, 1, 8, 8)), {"0": [3, 1, 2, 4]}, keep=0.5)["0"].tolist()
     [True, False, False, True]
