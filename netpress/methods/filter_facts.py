@@ -91,8 +91,9 @@ def histogram(found: NDArray[np.float64], chosen: NDArray[np.bool_], most: int =
     stay, go = found[finite & chosen], found[finite & ~chosen]
     seen = found[finite]
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
-    if low == high:
-        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-9 * largest or largest == 0:  # equal but for roundings: no bins fit between them
+        low, high = low - (largest / 2 or 0.5), high + (largest / 2 or 0.5)
     bins, cut = min(most, max(len(seen), 6)), None
     if len(go) and len(stay) and go.max() <= stay.min():
         cut = float(go.max() + stay.min()) / 2
@@ -105,8 +106,6 @@ def histogram(found: NDArray[np.float64], chosen: NDArray[np.bool_], most: int =
         name: np.histogram(part.clip(low, high), bins, (low, high))[0].tolist()
         for name, part in (("stay", stay), ("go", go))
     }
-    return {"low": _short(low), "high": _short(high), **counted, "cut": None if cut is None else _short(cut)}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
+    digits = 4 - math.floor(math.log10((high - low) / bins))
+    ends = {"low": round(low, digits), "high": round(high, digits)}
+    return {**ends, **counted, "cut": None if cut is None else round(cut, digits)}

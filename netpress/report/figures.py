@@ -12,8 +12,10 @@ from typing import Any
 
 from plotly import graph_objects as go
 
+from netpress.report.filters import Group, Scores
 from netpress.report.histograms import BINS, Histogram
 from netpress.report.tables import FRAMING, PARTS, Bytes
+from netpress.report.words import criterion
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#3d85c6", "#d0740c", "#1c9a74", "#c4579d", "#80868d"
 PART_COLOURS = dict(zip((*PARTS, *FRAMING), (BLUE, ORANGE, GREEN, PINK, "#8d7be0", "#a8862c", GREY, GREY), strict=True))
@@ -136,6 +138,80 @@ def histogram_figure(histogram: Histogram) -> go.Figure:
         yaxis3={"domain": [0.46, 0.54], "visible": False, "range": [-1, 1], "fixedrange": True},
         xaxis={"anchor": "y2", "range": [histogram.low - width, histogram.high + width], "title": "weight"},
     )
+    return figure
+
+
+def filters_figure(shown: Sequence[Group]) -> go.Figure:
+    """Filters of each group before, as a bar: what stays of it, what went, what could not go.
+
+    Args:
+        shown: the groups that get bars, in order.
+    """
+    free = [not group.held for group in shown]
+    parts = (
+        ("stayed", BLUE, "", [group.after if ok else 0 for group, ok in zip(shown, free, strict=True)]),
+        ("went", ORANGE, "/", [group.before - group.after for group in shown]),
+        (
+            "cannot go, or frozen",
+            GREY,
+            ".",
+            [0 if ok else group.after for group, ok in zip(shown, free, strict=True)],
+        ),
+    )
+    figure = _figure(height=130 + 24 * len(shown))
+    for name, colour, shape, counts in parts:
+        if any(counts):
+            figure.add_bar(
+                x=counts,
+                y=list(range(len(shown))),
+                orientation="h",
+                name=name,
+                customdata=[[escape(g.name, quote=False), g.before, g.after] for g in shown],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]:,} → %{customdata[2]:,} filters<extra></extra>",
+                marker={"color": colour, "pattern": {"shape": shape}},
+            )
+    ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(group.name) for group in shown]}
+    figure.update_yaxes(range=[len(shown) - 0.5, -0.5], showgrid=False, zeroline=False, ticklabelstandoff=4, **ticks)
+    figure.update_xaxes(title="filters", nticks=6, tickangle=0, rangemode="tozero")
+    figure.update_layout(barmode="stack", bargap=0.25)
+    return figure
+
+
+def scores_figure(scores: Scores) -> go.Figure:
+    """Scores of one group's filters, those that stayed and those that went, with the cut as a line between."""
+    bins = len(scores.stay)
+    width = (scores.high - scores.low) / bins
+    most = max(map(sum, zip(scores.stay, scores.go, strict=True)))
+    figure = _figure(height=300)
+    for name, colour, shape, counts in (("stayed", BLUE, "", scores.stay), ("went", ORANGE, "/", scores.go)):
+        figure.add_bar(
+            x0=scores.low + width / 2,
+            dx=width,
+            width=width,
+            y=counts,
+            name=name,
+            marker={"color": colour, "pattern": {"shape": shape}},
+            hovertemplate=f"%{{x:.4g}}: %{{y:,}} {name}<extra></extra>",
+        )
+    if scores.cut is not None:
+        figure.add_scatter(
+            x=[scores.cut, scores.cut],
+            y=[0, 1],
+            name=f"cut at {scores.cut:.4g}",
+            mode="lines",
+            line={"color": PINK, "width": 2.5, "dash": "dash"},
+            marker={"symbol": "line-ns-open"},
+            yaxis="y2",
+            hoverinfo="skip",
+        )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0,
+        yaxis={"title": _y("filters"), "rangemode": "tozero", "nticks": 5, **({"dtick": 1} if most <= 4 else {})},
+        yaxis2={"overlaying": "y", "visible": False, "range": [0, 1], "fixedrange": True},
+        xaxis={"range": [scores.low - width, scores.high + width], "nticks": 6},
+    )
+    figure.update_xaxes(title=criterion(scores.kind, relative=scores.relative))
     return figure
 
 

@@ -14,7 +14,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from netpress import atomic
-from netpress.report import figures, tables, words
+from netpress.report import figures, filters, tables, words
 from netpress.report.folder import RunFolder, read_run
 from netpress.report.histograms import Histogram, histograms
 
@@ -107,6 +107,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "training": _training(run),
         "distilled": any(stage.get("train", {}).get("distill") for stage in run.stages),
         "environment": tables.environment(metrics),
+        "filters": _filters(run),
         **_answers(metrics, classes),
         **_speed(metrics),
         **_use(run, classes),
@@ -152,6 +153,35 @@ def _weights(one: Histogram) -> str:
     table = f"; the others take {len(one.table)} shared values (ticks)" if one.table else ""
     before = "" if one.before is not None else "; the baseline has no tensor of this name"
     return f"{zeros}{table}{before}."
+
+
+def _filters(run: RunFolder) -> dict[str, Any] | None:
+    """What filter pruning did; None where no step of the run is of that kind."""
+    steps = filters.rounds(run)
+    found = filters.groups(filters.followed(steps))
+    if not found:
+        return None
+    bars = filters.largest(found, figures.MOST_BARS)
+    scored, scored_all = filters.scored(found)
+    scores = [one.scores for one in scored if one.scores is not None]
+    return {
+        "summary": filters.summary(found),
+        "since": len(steps) - len(found[0].counts) + 1,
+        "steps": steps,
+        "groups": filters.group_table(found),
+        "groups_all": len(found),
+        "tied": any(group.tied for group in found),
+        "numbered": any("#" in group.name for group in found),
+        "rounds": filters.round_table(steps) if len(steps) > 1 else None,
+        "figure": figures.filters_figure(bars),
+        "bars": len(bars),
+        "scores": [
+            (group.name, s, figures.scores_figure(s), words.cut(sum(s.stay), sum(s.go), drawn=s.cut is not None))
+            for group, s in zip(scored, scores, strict=True)
+        ],
+        "scores_all": scored_all,
+        "chooser": len(scored) >= CHOOSER_FROM,
+    }
 
 
 def _training(run: RunFolder) -> go.Figure | None:

@@ -139,8 +139,12 @@ def _done(stage: Mapping[str, Any]) -> str:
     records = stage.get("records", [])
     if not records:
         return "Baseline: " + ("taken as it came" if train == "no retraining" else train)
-    done = " + ".join(f"{_title(record['method'])} ({words.settings(record['settings'])})" for record in records)
-    return f"{done}; then {train}"
+    return f"{' + '.join(map(_applied, records))}; then {train}"
+
+
+def _applied(record: Mapping[str, Any]) -> str:
+    settings = words.settings(record["settings"])
+    return f"{_title(record['method'])} ({settings})" if settings else _title(record["method"])
 
 
 def _title(method: str) -> str:

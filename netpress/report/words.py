@@ -181,3 +181,46 @@ def changed(found: Mapping[str, Any]) -> str:
         f"{count(found['images'])} of {count(total)} test images changed class: {count(found['won'])} newly right, "
         f"{count(found['lost'])} newly wrong, {count(neither)} from one wrong class to another."
     )
+
+
+def filters(before: int, after: int, *, pinned: int, frozen: int) -> str:
+    """How many filters went, in one sentence.
+
+    >>> filters(90, 60, pinned=10, frozen=0)
+    '30 of 90 filters went, those of tied layers counted once; 10 cannot go.'
+    """
+    held = [f"{count(number)} {why}" for number, why in ((pinned, "cannot go"), (frozen, "are frozen")) if number]
+    tail = f"; {' and '.join(held)}" if held else ""
+    return f"{count(before - after)} of {count(before)} filters went, those of tied layers counted once{tail}."
+
+
+def criterion(kind: str, *, relative: bool) -> str:
+    """A score of filters as the title of an axis; names that are not known stay as they are.
+
+    >>> criterion("l1", relative=True)
+    'sum of |w| of the filter, over the mean of its layer'
+    """
+    return _CRITERIA.get(kind, kind) + (", over the mean of its layer" if relative else "")
+
+
+_CRITERIA = {
+    "l1": "sum of |w| of the filter",
+    "l2": "root of the sum of w² of the filter",
+    "bn_scale": "|scale| of the batch norm behind the filter",
+    "taylor": "change of the loss without the filter, squared, to first order",
+    "geometric_median": "sum of the distances to the layer's other filters",
+    "activation": "mean |output| of the filter",
+    "random": "a random number",
+}
+
+
+def cut(stay: int, go: int, *, drawn: bool) -> str:
+    """What a histogram of scores shows, in words.
+
+    >>> cut(12, 3, drawn=True)
+    '3 of 15 went: those below the line.'
+    """
+    if not go:
+        return f"All {count(stay)} stayed."
+    where = "those below the line" if drawn else "not by these numbers alone, so no line parts the two"
+    return f"{count(go)} of {count(stay + go)} went: {where}."
