@@ -132,7 +132,7 @@ def promised(net: Any, coupling: Any) -> float:
     }
     left = 0.0
     for name, p in net.named_parameters():
-        axes = [0] if p.dim() == 1 else [0, 1]
+        axes = list(range(min(p.dim(), 2)))
         if p.dim() > 1 and p.shape[0] == 1:
             axes = [int(p.shape.index(max(p.shape)))]
         half = [a for a in axes if p.shape[a] > 1 and (name, a) not in fixed]

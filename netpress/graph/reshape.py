@@ -19,7 +19,17 @@ def view(t: Tracer, call: Call) -> list[Axes]:
     x: Tensor = call.args[0]
     if any(labels is not None for labels in t.peek_all(x)):
         t.risk()
-    return [reshape_labels(t, call, t.axes(x), (tuple(x.shape), tuple(call.outs[0].shape)))]
+    shape = tuple(call.outs[0].shape)
+    axes = reshape_labels(t, call, t.axes(x), (tuple(x.shape), shape))
+    carried = {n: labels for n, labels in zip(shape, axes, strict=True) if labels is not None}
+    if carried and t.index not in t.found.sites:
+        parts = [n if labels is None else labels for n, labels in zip(shape, axes, strict=True)]
+        held = [c for c in (t.attributes(carried), t.lists(shape, parts)) if c]
+        first = next(iter(carried.values()))
+        if held:
+            follow = [tie(t, first[None], *claims) for claims in held]
+            t.choose([tie(t, first[None]), *follow, constant(t, call, *carried.values())], first)
+    return [axes]
 
 
 def reshape_labels(t: Tracer, call: Call, axes: Axes, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> Axes:

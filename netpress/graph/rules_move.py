@@ -148,8 +148,8 @@ def expand(t: Tracer, call: Call) -> list[Axes]:
 
 
 def _may_be_channels(axis: int, dims: int) -> bool:
-    """Whether an axis that the code makes up may stand for channels: the second, or the last of few."""
-    return axis == 1 or (axis == dims - 1 and axis > 0 and dims < 4)
+    """Whether an axis that the code makes up may stand for channels: the second, the third of five, the last of few."""
+    return axis == 1 or (axis, dims) == (2, 5) or (axis == dims - 1 and axis > 0 and dims < 4)
 
 
 def repeat(t: Tracer, call: Call) -> list[Axes]:

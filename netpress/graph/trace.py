@@ -193,10 +193,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if type(value) is int and value in values and not (name in _COUNTED and isinstance(module, COUNTED))
         ]
 
-    def lists(self, values: Sequence[int], parts: Sequence[IntArray]) -> list[Claim]:
+    def lists(self, values: Sequence[int], parts: Sequence[IntArray | int]) -> list[Claim]:
         """Lists and tuples of the running module that equal these counts."""
         path, module = self.stack[-1]
-        held = vars(module).items() if module is not None else ()
+        own = module is not None and not type(module).__module__.startswith("torch.nn.")
+        held = vars(module).items() if module is not None and own else ()
         found = [(n, v) for n, v in held if isinstance(v, list | tuple) and list(v) == list(values)]
         return [Claim(path, name, tuple(parts), type(value).__name__) for name, value in found]
 
@@ -252,6 +253,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs = {**kwargs, "device": torch.device("cpu")}
         elif meta and func._schema.name in _VALUES:
             raise ValueOfMeta(_site())
+        elif meta and func._schema.name in _QUICK:
+            return _quick(func._schema.name, args)
         return func(*args, **kwargs)
 
 
@@ -272,6 +275,24 @@ _KEEPS_ZERO = words(
     "stack flip roll repeat clone detach alias contiguous _to_copy index_select index mul div neg constant_pad_nd "
     "unbind as_strided lift_fresh pixel_shuffle pixel_unshuffle _weight_norm_interface"
 )
+
+
+# these run often, and PyTorch's own shape functions for them are written in Python
+_BATCH_NORM = "aten::native_batch_norm"
+_QUICK = frozenset(
+    f"aten::{name}{mark}"
+    for name in words("relu silu gelu hardtanh hardswish hardsigmoid sigmoid leaky_relu elu mish tanh")
+    for mark in ("", "_")
+) | {_BATCH_NORM}
+
+
+def _quick(name: str, args: Any) -> Any:
+    """What these operations return on `meta`."""
+    x: Tensor = args[0]
+    if name == _BATCH_NORM:
+        side = x.shape[1] if args[5] else 0
+        return torch.empty_like(x), x.new_empty(side), x.new_empty(side)
+    return x if name.endswith("_") else torch.empty_like(x)
 
 
 @cache

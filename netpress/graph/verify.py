@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from netpress.errors import ModelError
 from netpress.graph.call import Call, flat
@@ -262,15 +263,31 @@ def _check_values(net: nn.Module, pruned: nn.Module, coupling: Coupling, mask: B
             raise ModelError(f"{name}: the pruned network's values are not those of the channels that stay")
 
 
+class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Whatever a network casts to a lower precision, or makes in the usual one, stays float64: rounding is no error."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {
+            k: torch.float64 if isinstance(v, torch.dtype) and v in _LOWER else v for k, v in (kwargs or {}).items()
+        }
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.dtype in _LOWER and next(flat((args, tuple(kwargs.values()))), None) is None:
+            return out.double()
+        return out
+
+
+_LOWER = (torch.float32, torch.float16, torch.bfloat16)
+
+
 def _difference(small: nn.Module, twin: nn.Module, inputs: tuple[Any, ...]) -> float | None:
     """The relative error; None where the outputs say nothing."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
             got = list(flat(small(*inputs)))
     except Exception as error:
         text = str(error).strip().splitlines() or [""]
         raise ModelError(f"the pruned network does not run: {type(error).__name__}: {text[0]}") from error
-    with torch.no_grad():
+    with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
         want = list(flat(twin(*inputs)))
     if [x.shape for x in got] != [x.shape for x in want]:
         raise ModelError(
