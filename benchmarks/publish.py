@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/benchmarks.md", "README.md")
+PAGES = ("docs/benchmarks.md", "docs/models.md", "README.md")
 _BLOCK = re.compile(r"(<!-- results: ([a-z0-9-]+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -122,7 +122,7 @@ def test_an_edit_that_does_not_fit_is_refused(edit, said):
         (Arch("timm", "resnet18", {"pretrained": True}), "'pretrained' opens files"),
         (Arch("torchvision", "resnet18", {"weights": "DEFAULT"}), "'weights' opens files"),
         (Arch("torchvision", "deeplab", {"weights_backbone": "DEFAULT"}), "'weights_backbone' opens files"),
-        (Arch("timm", "hf-hub:somebody/net"), "not the name of a network"),
+        (Arch("timm", "hf-hub:net"), "not the name of a network"),
         (Arch("timm", "local-dir:folder"), "not the name of a network"),
     ],
 )

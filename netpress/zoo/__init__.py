@@ -5,12 +5,14 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from netpress.errors import ModelError
 from netpress.zoo.space import Choice, Span
@@ -129,6 +131,19 @@ def create(name: str, /, *, device: str | torch.device | None = None, **changes:
     unknown = sorted(set(changes) - set(allowed))
     if unknown:
         raise ModelError(f"zoo: {name!r} has no setting {unknown[0]!r}; it takes {', '.join(allowed)}")
-    with torch.device(device if device is not None else torch.get_default_device()):
+    place = torch.device(device) if device is not None else torch.get_default_device()
+    with place, _Undrawn() if place.type == "meta" else nullcontext():
         net: nn.Module = found.build(**{**describe(name).settings, **changes})
     return net
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no initial weights: what is on meta has no values, and PyTorch needs a second to find that out."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWS = frozenset({Tensor.normal_, Tensor.uniform_})
