@@ -221,7 +221,7 @@ def _path(counts: Sequence[int]) -> str:
     texts = list(map(words.count, seen))
     if len(texts) > _COUNTS:
         texts = [*texts[: _COUNTS // 2], "…", *texts[1 - _COUNTS // 2 :]]
-    return "\u00a0→\u00a0".join(texts)
+    return "\u00a0→ ".join(texts)
 
 
 def _some(names: Sequence[str], most: int = _TIED) -> str:
