@@ -220,10 +220,14 @@ def _list(args: Args) -> int:
 
 
 def _show(args: Args) -> int:
-    """Show a recipe with all its defaults, a method's settings, or a network's numbers."""
-    from netpress.show import show
+    """Show a recipe with all its defaults, a method's settings, or a network's numbers or channels."""
+    from netpress.show import channels, channels_text, show
 
-    print(show(args.name, plain=args.json))
+    if args.channels:
+        rows = channels(args.name, args.input)
+        print(json.dumps(rows) if args.json else channels_text(rows))
+    else:
+        print(show(args.name, plain=args.json))
     return 0
 
 
@@ -284,6 +288,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "file": (("file",), {"help": "a .press file"}),
     "folder": (("folder",), {"help": "a run folder"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
+    "channels": (
+        ("--channels",),
+        {"action": "store_true", "help": "which filters go together, which cannot go and why"},
+    ),
     "what": (("what",), {"nargs": "?", "choices": ["models", "data", "methods", "recipes"]}),
     "table": (("table",), {"metavar": "TABLE", "choices": ["sizes"], "help": "sizes: every count the papers print"}),
     "out": (("--out",), {"help": "folder for CSV and HTML"}),
@@ -331,7 +339,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "unpack": (_unpack, ("file", "out!", "json")),
     "export": (_export, ("file", "out!", "json")),
     "list": (_list, ("what", "json")),
-    "show": (_show, ("name", "json")),
+    "show": (_show, ("name", "channels", "input", "json")),
     "check": (_check, ("target", "data", "data-root", "json")),
     "report": (_report, ("folder", "json")),
     "reproduce": (_reproduce, ("table", "out", "json", "quiet")),

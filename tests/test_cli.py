@@ -68,6 +68,7 @@ def test_a_missed_budget_is_exit_code_1(folder, capsys):
         (["list", "models"], "condensenet-mnist-1"),
         (["measure", "lenet5", "--set", "hidden=[50]"], "params: 66,130"),
         (["measure", "lenet5", "--input", "3x32x32", "--json"], '"params": 657080'),
+        (["show", "lenet5", "--channels"], "network output"),
         (["check", "demo"], "01-weight_prune"),
         (["report", "{run}"], "report.html"),
         (["reproduce", "sizes", "--out", "{tmp}/sizes"], "sizes.html"),
