@@ -323,3 +323,18 @@ def test_draws_are_independent():
     seeds = {draw(seed, step, epoch) for seed in range(5) for step in range(5) for epoch in range(20)}
     assert len(seeds) == 500
     assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_a_network_that_views_its_maps_trains_without_channels_last():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 4, 3, stride=2), nn.Linear(36, 4)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).view(len(x), -1))
+
+    candidate = toy_candidate("plain").but(net=Views())
+    fitted = fit(candidate, Training(epochs=1, batch=32), toy_context())
+    assert len(fitted.history) == 1
+    assert not torch.equal(fitted.candidate.net.fc.weight, candidate.net.fc.weight)

@@ -20,7 +20,7 @@ from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
 from netpress.train.bind import bind, trained_groups, unbind
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
-from netpress.train.evaluate import evaluate
+from netpress.train.evaluate import evaluate, evaluating
 from netpress.train.losses import training_loss
 from netpress.train.settings import Training
 from netpress.train.sparsity import GroupLasso
@@ -85,6 +85,20 @@ def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
     return AdamW(groups, lr=settings.lr, fused=True)
 
 
+def _lay_out(net: nn.Module, example: Tensor) -> bool:
+    """Lay the weights out with channels last, in place, if the network works so: one that calls `view` on maps cannot."""
+    if example.ndim != 4:
+        return False
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with torch.no_grad(), evaluating(net):
+            net(channels_last(example.to(next(net.parameters()).device)))
+    except RuntimeError:
+        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return False
+    return True
+
+
 class _Trainer:
     """One training in progress: what the epochs share."""
 
@@ -98,8 +112,7 @@ class _Trainer:
         self.net = deepcopy(candidate.net)
         bind(self.net, candidate.forms)
         self.optimizer: Optimizer = _optimizer(self.net, settings)
-        if settings.channels_last:
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
         self.model, self.steps = self.fabric.setup(self.net, self.optimizer)
         self.teacher = None
         if teacher is not None and settings.distill > 0:
@@ -144,7 +157,7 @@ class _Trainer:
         }
 
     def _update(self, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
-        if self.settings.channels_last and x.ndim == 4:
+        if self.channels_last:
             x = channels_last(x)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
