@@ -86,7 +86,7 @@ def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
 
 
 def _lay_out(net: nn.Module, example: Tensor) -> bool:
-    """Lay weights out with channels last, in place, if the network takes that: one that calls `view` on maps does not."""
+    """Lay weights out with channels last, in place, if the network takes that: one that views its maps does not."""
     if example.ndim != 4:
         return False
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
