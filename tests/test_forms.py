@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from netpress.codec.stored import restore
-from netpress.forms import Form, Free, Shared, decode, encode, from_stored, gather, holds, inside, project, select, symbols
+from netpress.forms import (
+    Form,
+    Free,
+    Shared,
+    decode,
+    encode,
+    from_stored,
+    gather,
+    holds,
+    inside,
+    project,
+    select,
+    symbols,
+)
 
 
 def bits(w: Tensor) -> bytes:

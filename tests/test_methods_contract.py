@@ -118,16 +118,7 @@ def bad_values(kind: Any) -> Iterator[Any]:
     """Values that an annotation does not allow, read off its own limits."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        limits = [limit for a in arguments[1:] for limit in (a.metadata if isinstance(a, FieldInfo) else [a])]
-        for limit in limits:
-            for name, shift in (("ge", -1), ("gt", 0), ("lt", 0), ("le", 1)):
-                if hasattr(limit, name):
-                    yield getattr(limit, name) + shift
-            if hasattr(limit, "min_length"):
-                yield "" if arguments[0] is str else []
-        yield float("nan")
-        if arguments[0] is not str:
-            yield "many"
+        yield from beyond(arguments[0], arguments[1:])
     elif origin is Literal:
         yield "no_such_choice"
         yield 17
@@ -141,6 +132,19 @@ def bad_values(kind: Any) -> Iterator[Any]:
         yield "perhaps"
     elif kind is str:
         yield 17
+
+
+def beyond(kind: Any, notes: tuple[Any, ...]) -> Iterator[Any]:
+    """Values just outside the limits of an annotated type."""
+    for limit in (limit for a in notes for limit in (a.metadata if isinstance(a, FieldInfo) else [a])):
+        for name, shift in (("ge", -1), ("gt", 0), ("lt", 0), ("le", 1)):
+            if hasattr(limit, name):
+                yield getattr(limit, name) + shift
+        if hasattr(limit, "min_length"):
+            yield "" if kind is str else []
+    yield float("nan")
+    if kind is not str:
+        yield "many"
 
 
 BAD = [
