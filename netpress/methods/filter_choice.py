@@ -131,26 +131,30 @@ def meet(going: Sequence[Bundle], left: Callable[[Sequence[Bundle]], float], tar
     Args:
         going: in order.
         left: what is left when some have gone; falls with every one.
-        target: of that.
+        target: of that, not to be exceeded where it can be helped.
 
     Returns:
-        A selection within `TOLERANCE` of the target, else the nearest that was seen.
+        A selection within `TOLERANCE` below the target, else within it above, else the nearest that was seen.
     """
+
+    def off(chosen: Sequence[Bundle]) -> float:
+        beyond = left(chosen) - target
+        return -beyond if beyond <= 0 else beyond + TOLERANCE * target
+
     low, high = 0, len(going)
     while high - low > 1:  # left(low) > target; high may be too
         middle = (low + high) // 2
         low, high = (middle, high) if left(going[:middle]) > target else (low, middle)
-    best = min((going[:low], going[:high]), key=lambda chosen: abs(left(chosen) - target))
+    best = min((going[:low], going[:high]), key=off)
     chosen, too_large = list(going[:low]), {bundle.group for bundle in going[low:high]}
     for bundle in going[high:]:
-        if abs(left(best) - target) <= TOLERANCE * target:
+        if off(best) <= TOLERANCE * target:
             break
         if bundle.group in too_large:
             continue
-        amount = left([*chosen, bundle])
-        if amount < target * (1 - TOLERANCE):
+        if left([*chosen, bundle]) < target * (1 - TOLERANCE):
             too_large.add(bundle.group)
         else:
             chosen.append(bundle)
-        best = min((best, list(chosen)), key=lambda some: abs(left(some) - target))
+        best = min((best, list(chosen)), key=off)
     return best

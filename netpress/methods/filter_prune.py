@@ -47,7 +47,8 @@ class FilterPrune:
         remove: filters that go from each layer.
         threshold: filters of a lower score go.
         max_macs, max_params, max_size, max_latency: what the network may cost afterwards, `5M`, `60%`, `100kB`, `4ms`;
-            per cent are of the network as it comes in; met within 2 %. Latency: ONNX Runtime, one thread, batch 1.
+            per cent are of the network as it comes in; met within 2 %, from below if possible. Latency: ONNX Runtime,
+            one thread, batch 1.
         score: `l1`, `l2`, `bn_scale`, `taylor` (needs data), `geometric_median`, `activation` (needs data), `random`.
         scope: `layer`: all layers lose the same share; `global`: the least important of all go first.
         floor: share of every layer's filters that stays whatever happens.
