@@ -74,7 +74,7 @@ def declare_operators() -> None:
     import torch
 
     if not OPERATORS:
-        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+        library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         OPERATORS.append(library)

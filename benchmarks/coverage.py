@@ -39,14 +39,15 @@ efficientnet_lite0 efficientnetv2_rw_t gc_efficientnetv2_rw_t tf_efficientnet_b0
 fbnetc_100 spnasnet_100 tinynet_e mobilenetv2_050 mobilenet_edgetpu_100 fasternet_t0 fastvit_t8 focalnet_tiny_srf
 ghostnet_050 ghostnetv2_100 ghostnetv3_050 hardcorenas_a hgnet_tiny hgnetv2_b0 hrnet_w18_small inception_next_atto
 inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small mambaout_femto poolformer_s12 poolformerv2_s12
-convformer_s18 fbnetv3_b lcnet_050 mobilenetv3_small_050 mobilenetv4_conv_small mobilenetv4_conv_blur_medium nasnetalarge
-eca_nfnet_l0 nf_regnet_b0 nf_resnet26 nfnet_l0 dm_nfnet_f0 pnasnet5large rdnet_tiny regnetx_002 regnety_002 regnetz_005
-regnety_040_sgn regnetv_040 repghostnet_050 repvit_m0_9 res2net50_14w_8s res2next50 resnest14d resnest50d_4s2x40d
-resnet18 resnet10t resnet26d resnetaa50 resnetblur50 resnetrs50 ecaresnet26t seresnext26d_32x4d wide_resnet50_2
-resnetv2_18 resnetv2_50 resnetv2_50d_gn resnetv2_50d_evos resnetv2_50d_frn resnetv2_50x1_bit rexnet_100 rexnetr_100
-selecsls42 legacy_seresnet18 legacy_seresnext26_32x4d skresnet18 skresnext50_32x4d starnet_s1 tresnet_m vgg11_bn vovnet39a
-ese_vovnet19b_slim_dw eca_vovnet39b ese_vovnet39b_evos legacy_xception xception41 xception41p
-""".split()
+convformer_s18 fbnetv3_b lcnet_050 mobilenetv3_small_050 mobilenetv4_conv_small mobilenetv4_conv_blur_medium
+nasnetalarge eca_nfnet_l0 nf_regnet_b0 nf_resnet26 nfnet_l0 dm_nfnet_f0 pnasnet5large rdnet_tiny regnetx_002
+regnety_002 regnetz_005 regnety_040_sgn regnetv_040 repghostnet_050 repvit_m0_9 res2net50_14w_8s res2next50 resnest14d
+resnest50d_4s2x40d resnet18 resnet10t resnet26d resnetaa50 resnetblur50 resnetrs50 ecaresnet26t seresnext26d_32x4d
+wide_resnet50_2 resnetv2_18 resnetv2_50 resnetv2_50d_gn resnetv2_50d_evos resnetv2_50d_frn resnetv2_50x1_bit
+rexnet_100 rexnetr_100 selecsls42 legacy_seresnet18 legacy_seresnext26_32x4d skresnet18 skresnext50_32x4d starnet_s1
+tresnet_m vgg11_bn vovnet39a ese_vovnet19b_slim_dw eca_vovnet39b ese_vovnet39b_evos legacy_xception xception41
+xception41p
+"""
 
 
 def networks() -> list[str]:
@@ -55,7 +56,7 @@ def networks() -> list[str]:
     from torchvision import models
 
     listed = [n for n in models.list_models(models) if not n.startswith(NOT_CONVOLUTIONAL)]
-    return [f"torchvision:{n}" for n in listed] + [f"timm:{n}" for n in TIMM]
+    return [f"torchvision:{n}" for n in listed] + [f"timm:{n}" for n in TIMM.split()]
 
 
 def build(name: str) -> Any:
@@ -162,7 +163,7 @@ def theirs(name: str) -> dict[str, Any]:
     )
     removed = follow(net, pruner.step(interactive=True))
     seconds = time.process_time() - start
-    silence(twin, removed)
+    twin = silenced(twin, removed, example)
     torch.manual_seed(1)
     x = torch.randn(1, 3, 96, 96) if example.shape[-1] >= 96 and small_runs(twin) else torch.randn(example.shape)
     with torch.no_grad():
@@ -185,7 +186,7 @@ def small_runs(net: Any) -> bool:
     try:
         with torch.no_grad():
             net(torch.zeros(1, 3, 96, 96).double())
-    except Exception:
+    except Exception:  # noqa: BLE001  (a network that does not fit raises anything)
         return False
     return True
 
@@ -196,48 +197,62 @@ def is_output(module: Any, name: str) -> bool:
     return outputs == 1000 and name != ""
 
 
-def follow(net: Any, groups: Any) -> dict[tuple[str, str, int], set[int]]:
-    """Prune group after group; which positions of the original each tensor lost, by path, tensor and axis."""
+Place = tuple[str, str, int]  # path of a module, name of its tensor, axis
+
+
+def follow(net: Any, groups: Any) -> dict[Place, set[int]]:
+    """Prune group after group; which positions of the original each tensor lost."""
     paths = {module: path for path, module in net.named_modules()}
-    left: dict[tuple[str, str, int], list[int]] = {}
-    sizes: dict[tuple[str, str, int], int] = {}
+    left = {place: list(range(n)) for place, n in sizes(net, paths).items()}
+    original = sizes(net, paths)
     for group in groups:
-        before = {}
-        for dep, _ in group:
-            module = dep.target.module
-            if module in paths:
-                for name, p in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                    for axis, n in enumerate(p.shape):
-                        before[paths[module], name, axis] = n
-        touched = [(dep.target.module, dep.handler.__name__, sorted(set(idxs))) for dep, idxs in group]
+        touched = [(dep.target.module, sorted(set(idxs))) for dep, idxs in group if dep.target.module in paths]
         group.prune()
-        for key, n in before.items():
-            left.setdefault(key, list(range(n)))
-            sizes.setdefault(key, n)
-        for module, handler, idxs in touched:
-            if module not in paths:
-                continue
-            for name, p in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                for axis, n in enumerate(p.shape):
-                    key = (paths[module], name, axis)
-                    if before.get(key) == n or len(left[key]) == n:
-                        continue
-                    gone = set(idxs)
-                    if len(left[key]) - len(gone) != n:  # a layer may divide the positions among its groups
-                        gone = {i for i in idxs if i < len(left[key]) and len(left[key]) - n > 0}
-                        gone = set(sorted(gone)[: len(left[key]) - n])
-                    left[key] = [v for k, v in enumerate(left[key]) if k not in gone]
-            del handler
-    return {key: set(range(sizes[key])) - set(kept) for key, kept in left.items() if len(kept) < sizes[key]}
+        after = sizes(net, paths)
+        for module, positions in touched:
+            for place in [p for p in left if p[0] == paths[module] and after.get(p, 0) < len(left[p])]:
+                count = len(left[place]) - after.get(place, 0)
+                # a layer may divide the positions among its groups: the first of them then name what goes
+                gone = {k for k in positions if k < len(left[place])}
+                gone = set(sorted(gone)[:count])
+                left[place] = [v for k, v in enumerate(left[place]) if k not in gone]
+    lost = {place: set(range(original[place])) - set(kept) for place, kept in left.items()}
+    return {place: positions for place, positions in lost.items() if positions}
 
 
-def silence(net: Any, removed: dict[tuple[str, str, int], set[int]]) -> None:
-    """Zero what was removed."""
+def sizes(net: Any, paths: Any) -> dict[Place, int]:
+    """Length of every axis of every tensor."""
+    return {
+        (paths[m], name, axis): n
+        for m in net.modules()
+        if m in paths
+        for name, x in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]
+        for axis, n in enumerate(x.shape)
+    }
+
+
+def silenced(net: Any, removed: dict[Place, set[int]], example: Any) -> Any:
+    """The twin in which what was removed is zero; our classes say where statistics must leave it out."""
+    import numpy as np
     import torch
 
+    from netpress import graph
+
+    gone = {(f"{path}.{name}" if path else name, axis): lost for (path, name, axis), lost in removed.items()}
+    coupling = graph.couple(net, example.double())
+    kept = {group.name: np.array([not touched(group, k, gone) for k in range(len(group))]) for group in coupling.free}
+    if coupling.mixing:
+        return graph.zeroed_twin(net, coupling, kept)
     with torch.no_grad():
-        for (path, name, axis), gone in removed.items():
-            getattr(net.get_submodule(path), name).index_fill_(axis, torch.tensor(sorted(gone)), 0)
+        held = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        for (name, axis), lost in gone.items():
+            held[name].index_fill_(axis, torch.tensor(sorted(lost)), 0)
+    return net
+
+
+def touched(group: Any, member: int, gone: dict[tuple[str, int], set[int]]) -> bool:
+    """Whether a member of a group lost one of its positions."""
+    return any(set(s.positions[member].tolist()) & gone.get((s.tensor, s.axis), set()) for s in group.slots)
 
 
 def worker(tool: str, name: str) -> int:
@@ -255,7 +270,9 @@ def attempt(tool: str, name: str, timeout: float) -> dict[str, Any]:
         return {"state": "timeout", "why": f"more than {timeout:.0f} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-        return {"state": "crash", "why": lines[-1][:200]}
+        files = [line.split('"')[1] for line in lines if line.strip().startswith("File ")]
+        places = [file.rpartition("site-packages/")[2] for file in files]
+        return {"state": "crash", "why": lines[-1][:200], "where": places[-1] if places else ""}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 

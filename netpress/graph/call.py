@@ -116,6 +116,7 @@ class Findings:
         risks: operations that may hold a number of channels written into the code.
         unknown: operations without a rule: name and module path.
         created: labels of axes that the code makes up.
+        places: how a choice would pin an operation; filled once there are choices.
         amounts: operations with a number that no shape shows: the labels that it counts.
     """
 
@@ -128,6 +129,7 @@ class Findings:
     unknown: list[tuple[str, str]] = field(default_factory=list)
     created: list[IntArray] = field(default_factory=list)
     amounts: dict[int, IntArray] = field(default_factory=dict)
+    places: dict[int, str] = field(default_factory=dict)
 
 
 def flat(value: Any) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ from netpress.graph.solve import Coupling, solve
 from netpress.graph.trace import Rule, Tracer
 from netpress.graph.trial import trial
 
-TRIALS, DETOURS = 200, 24
+TRIALS = 60  # then whole kinds of operations are pinned
 
 Rules = Mapping[str | None, Rule]
 Choices = Mapping[str, int]
@@ -57,7 +57,7 @@ def couple(net: nn.Module, example: Any, *, strict: bool = False, rules: Rules =
     if found.coupling.untouched and subject.trains():
         subject = _Subject(subject.net, subject.inputs, rules, modes=(False, True))
         found = subject.read({})
-    return _widened(subject, subject.settled(found)).coupling
+    return _widened(subject, *subject.settled(found, TRIALS)).coupling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,23 +99,22 @@ class _Subject:
             return False
         return True
 
-    def settled(self, found: _Found) -> _Found:
-        """Other readings, until a trial finds nothing amiss."""
-        for _ in range(TRIALS):
-            if len(self.modes) == 1 and not _risky(found):
-                return found
+    def settled(self, found: _Found, trials: int) -> tuple[_Found, int]:
+        """Other readings, until a trial finds nothing amiss; and how many trials are left."""
+        while len(self.modes) > 1 or _risky(found):
             solved = (found.coupling, found.classes)
             misfit = trial(self.net, self.inputs, found.tracer, solved, modes=self.modes)
+            trials -= 1
             if misfit is None:
-                return found
-            found = self.read(_next(found, misfit))
-        raise ModelError(f"the sizes written into the network's forward do not settle in {TRIALS} trials")
+                break
+            found = self.read(_next(found, misfit, coarse=trials < 0))
+        return found, trials
 
 
-def _widened(subject: _Subject, found: _Found) -> _Found:
+def _widened(subject: _Subject, found: _Found, trials: int) -> _Found:
     """Readings under which more channels can go, where the ones taken pinned some."""
     tried: set[tuple[str, int]] = set()
-    for _ in range(DETOURS):
+    while trials > 0:
         pinned = np.zeros(found.coupling.count, np.bool_)
         for group in found.coupling.groups:
             pinned[group.classes] = bool(group.pinned) and not group.pinned.startswith("network")
@@ -133,7 +132,7 @@ def _widened(subject: _Subject, found: _Found) -> _Found:
             break
         tried.add(step)
         without_pins = {place: k for place, k in found.choices.items() if not place.startswith("pin ")}
-        other = subject.settled(subject.read({**without_pins, step[0]: step[1]}))
+        other, trials = subject.settled(subject.read({**without_pins, step[0]: step[1]}), trials - 1)
         if other.free > found.free:
             found = other
     return found
@@ -161,13 +160,20 @@ def _risky(found: _Found) -> bool:
     return any(held[found.classes[labels]].any() for labels in found.tracer.found.created)
 
 
-def _next(found: _Found, misfit: int) -> Choices:
-    """The next reading of the operation that did not do as expected; pinned where there is none left."""
+def _next(found: _Found, misfit: int, *, coarse: bool) -> Choices:
+    """The next reading of the operation that did not do as expected; pinned where there is none left.
+
+    A line of the source that fails once fails in every block that runs it, so it is pinned everywhere; then the
+    operation alone; at last, or at once if `coarse`, every operation of its name.
+    """
     choices = found.choices
     for index in range(misfit, -1, -1):
         site = found.tracer.found.sites.get(index)
-        if site is not None and choices.get(site.place, 0) < site.options - 1:
+        if not coarse and site is not None and choices.get(site.place, 0) < site.options - 1:
             return {**choices, site.place: choices.get(site.place, 0) + 1}
-        if f"pin {index}" not in choices:
-            return {**choices, f"pin {index}": 1}
+        every = f"pin every {found.tracer.found.outputs[index][0]}"
+        place = found.tracer.found.places.get(index, "pin nothing")  # places are written down once there are choices
+        for pin in (every,) if coarse else (place, f"pin {index}"):
+            if pin not in choices:
+                return {**choices, pin: 1}
     raise ModelError("the sizes written into the network's forward cannot be followed")

@@ -61,7 +61,7 @@ def selector(coupling: Coupling, mask: BoolArray) -> Convert:
         for axis, index in where.get(name, {}).items():
             new = _take(new, axis, index)
         if name in values:
-            new = torch.from_numpy(values[name])[new.long()].to(old.dtype)
+            new = torch.from_numpy(values[name]).to(new.device)[new.long()].to(old.dtype)
         if name not in where and name not in values:
             new = new.clone()
         return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new

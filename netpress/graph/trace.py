@@ -232,7 +232,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         carried = [x for x in call.tensors if any(a is not None for a in getattr(self.known.get(id(x)), "axes", ()))]
         if not carried and (rule is None or not getattr(rule, "creates", False)):
             return nothing
-        forced = self.choices.get(f"pin {self.index}", 0) and isinstance(self.labels, Equations)
+        forced = bool(self.choices) and isinstance(self.labels, Equations) and self._pinned(call.name)
         if rule is None:
             self.found.unknown.append((call.name, self.path))
             for x in carried:
@@ -242,6 +242,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for axes in [*map(self.axes, carried), *result] if forced else []:
             self.pin_all(axes, f"a number of channels is written into the code: {call.name}")
         return result
+
+    def _pinned(self, name: str) -> bool:
+        """Whether the choices say that this operation, at this place in the source, leaves channels as they are."""
+        self.found.places[self.index] = place = f"pin {name} at {_site()}"
+        return not self.choices.keys().isdisjoint((place, f"pin {self.index}", f"pin every {name}"))
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run the operation; real tensors beside `meta` ones follow them, and integers are made for real."""
