@@ -103,6 +103,15 @@ class Site:
     labels: IntArray
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an operation returned: its number in the run, its name, shape and labels of every tensor."""
+
+    index: int
+    name: str
+    tensors: list[tuple[torch.Size, Axes]]
+
+
 @dataclass(slots=True)
 class Findings:
     """What a trace leaves beside the equations.
@@ -111,7 +120,7 @@ class Findings:
         makers: layers that make channels.
         claims: numbers of modules that follow the channels.
         selections: integer buffers whose values are positions on an axis with these labels.
-        outputs: per operation its outputs: shape and labels. What a trial is compared with.
+        outputs: of every operation but copies, in order: what a trial is compared with.
         sites: operations that were read in one of several ways.
         risks: operations that may hold a number of channels written into the code.
         unknown: operations without a rule: name and module path.
@@ -123,7 +132,7 @@ class Findings:
     makers: list[Maker] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     selections: dict[str, IntArray] = field(default_factory=dict)
-    outputs: list[tuple[str, list[tuple[torch.Size, Axes]]]] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
     sites: dict[int, Site] = field(default_factory=dict)
     risks: list[int] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)

@@ -15,9 +15,9 @@ from netpress.graph.rules_math import RULES
 from netpress.graph.run import hollow_input, run, to_meta
 from netpress.graph.solve import Coupling, solve
 from netpress.graph.trace import Rule, Tracer
-from netpress.graph.trial import trial
+from netpress.graph.trial import Misfit, trial
 
-TRIALS = 60  # then whole kinds of operations are pinned
+TRIALS, ALONE = 60, 4  # trials before whole kinds of operations are pinned; pins before a line of the source is
 
 Rules = Mapping[str | None, Rule]
 Choices = Mapping[str, int]
@@ -160,20 +160,24 @@ def _risky(found: _Found) -> bool:
     return any(held[found.classes[labels]].any() for labels in found.tracer.found.created)
 
 
-def _next(found: _Found, misfit: int, *, coarse: bool) -> Choices:
+def _next(found: _Found, misfit: Misfit, *, coarse: bool) -> Choices:
     """The next reading of the operation that did not do as expected; pinned where there is none left.
 
-    A line of the source that fails once fails in every block that runs it, so it is pinned everywhere; then the
-    operation alone; at last, or at once if `coarse`, every operation of its name.
+    The operation alone is pinned; where a line of the source has failed `ALONE` times, it is pinned in every block that
+    runs it; if `coarse`, every operation of its name is. Then what enters the module: its code may ask for that shape.
     """
-    choices = found.choices
-    for index in range(misfit, -1, -1):
+    choices, places = found.choices, found.tracer.found.places
+    names = {output.index: output.name for output in found.tracer.found.outputs}
+    for index in range(misfit.index, -1, -1):
         site = found.tracer.found.sites.get(index)
         if not coarse and site is not None and choices.get(site.place, 0) < site.options - 1:
             return {**choices, site.place: choices.get(site.place, 0) + 1}
-        every = f"pin every {found.tracer.found.outputs[index][0]}"
-        place = found.tracer.found.places.get(index, "pin nothing")  # places are written down once there are choices
-        for pin in (every,) if coarse else (place, f"pin {index}"):
+        every = f"pin every {names.get(index, 'view')}"
+        place = places.get(index, "pin nothing")  # places are written down once there are choices
+        alone = sum(places[k] == place for k in places if f"pin {k}" in choices)
+        for pin in (every,) if coarse else (place,) if alone >= ALONE else (f"pin {index}",):
             if pin not in choices:
                 return {**choices, pin: 1}
+        if index == misfit.index and misfit.owner and (inputs := f"pin inputs of {misfit.owner}") not in choices:
+            return {**choices, inputs: 1}
     raise ModelError("the sizes written into the network's forward cannot be followed")

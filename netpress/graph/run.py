@@ -105,8 +105,11 @@ def _forward(tracer: Tracer, net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     hooks = []
     for path, module in net.named_modules():
 
-        def enter(m: nn.Module, _: Any, path: str = path) -> None:
+        def enter(m: nn.Module, args: Any, path: str = path) -> None:
             tracer.stack.append((path, m))
+            if f"pin inputs of {type(m).__name__}" in tracer.choices:
+                for x in flat(args):
+                    tracer.pin_all(tracer.axes(x), "a number of channels is read off the input")
 
         def leave(*_: Any) -> None:
             tracer.stack.pop()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netpress.graph.call import Call, Claim, Findings, Known, Option, Site, flat, words
+from netpress.graph.call import Call, Claim, Findings, Known, Option, Output, Site, flat, words
 from netpress.graph.labels import UNSEEN, Axes, Axis, Equations, IntArray, Replay
 
 # functions that work for any number of channels: the sizes that they pass on come from their argument
@@ -78,6 +78,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def path(self) -> str:
         """The module that is running."""
         return self.stack[-1][0]
+
+    @property
+    def owner(self) -> str:
+        """The class of the innermost running module that is not PyTorch's own: whose code names the sizes."""
+        owners = (type(m) for _, m in reversed(self.stack) if m is not None)
+        return next((c.__name__ for c in owners if not c.__module__.startswith("torch.nn.")), "")
 
     # --- labels of tensors ---
 
@@ -177,7 +183,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Take the reading that `choices` names for this place in the source, the first unless told; the last pins."""
         if isinstance(self.labels, Replay):
             return
-        site = _site()
+        site = f"{_site()} ({len(options)})"  # one line may cut one axis, and name the size of another
         self.found.sites[self.index] = Site(site, len(options), labels)
         options[min(self.choices.get(site, 0), len(options) - 1)].apply()
 
@@ -218,7 +224,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             every = all if call.name in ("cat", "stack") else any
             zeroed = call.name in _KEEPS_ZERO and every(self.zeroed(x) for x in call.tensors)
             self.known[id(tensor)] = Known(tensor, axes, zeroed=zeroed)
-        self.found.outputs.append((call.name, [(t.shape, a) for t, a in zip(call.outs, labelled, strict=True)]))
+        if call.name not in _COPIES:  # whether a reshape copies depends on strides
+            made = [(t.shape, a) for t, a in zip(call.outs, labelled, strict=True)]
+            self.found.outputs.append(Output(self.index, call.name.removeprefix("_unsafe_"), made))
         if self.after is not None:
             self.after(self, call, labelled)
         return out
@@ -273,6 +281,7 @@ _COUNTED = words(
     "in_channels out_channels groups num_features in_features out_features num_channels num_parameters "
     "normalized_shape training"
 )
+_COPIES = words("clone contiguous alias detach lift_fresh _to_copy empty empty_like as_strided")
 _EXACT = words("aten::arange aten::eye aten::linspace aten::scalar_tensor aten::tril_indices")
 _VALUES = words("aten::_local_scalar_dense aten::is_nonzero aten::equal aten::nonzero")
 _KEEPS_ZERO = words(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from netpress.errors import ModelError
-from netpress.graph.call import Call
+from netpress.graph.call import Call, Output
 from netpress.graph.choice import choose
 from netpress.graph.copying import tensors
 from netpress.graph.edit import shrink
@@ -18,8 +19,16 @@ from netpress.graph.solve import Coupling
 from netpress.graph.trace import Tracer
 
 
-class Misfit(Exception):  # noqa: N818
-    """The running operation does not do to the channels what it did in the original."""
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """An operation that does not do to the channels what it did in the original: its number, and whose code ran."""
+
+    index: int
+    owner: str
+
+
+class _Stop(Exception):  # noqa: N818
+    """The running operation is a misfit."""
 
 
 def trial(
@@ -29,8 +38,8 @@ def trial(
     solved: tuple[Coupling, IntArray],
     *,
     modes: tuple[bool, ...],
-) -> int | None:
-    """Number of the first operation that treats the channels of a pruned network unlike those of the original.
+) -> Misfit | None:
+    """The first operation that treats the channels of a pruned network unlike those of the original.
 
     Args:
         net: the hollow network that was traced.
@@ -47,21 +56,25 @@ def trial(
         return None
     small = shrink(net, coupling, mask)
     replay = Tracer(Replay(), tracer.rules)
-    expected = tracer.found.outputs
+    expected, done = tracer.found.outputs, replay.found.outputs
 
-    def compare(t: Tracer, call: Call, labelled: list[Axes]) -> None:
-        counted = tracer.found.amounts.get(t.index)
+    def compare(t: Tracer, _: Call, __: list[Axes]) -> None:
+        if not done or done[-1].index != t.index:
+            return
+        want = expected[min(len(done), len(expected)) - 1]
+        counted = tracer.found.amounts.get(want.index)
         if counted is not None and mask[classes[counted]].sum() != len(t.found.amounts[t.index]):
-            raise Misfit
-        if t.index >= len(expected) or not _same(call, labelled, expected[t.index], (classes, mask)):
-            raise Misfit
+            raise _Stop
+        if len(done) > len(expected) or not _same(done[-1], want, (classes, mask)):
+            done.pop()
+            raise _Stop
 
     replay.after = compare
     try:
         run(replay, small, inputs, lambda t, n: introduce_classes(t, n, coupling, mask), modes=modes)
-    except (Misfit, ModelError):
-        return min(max(replay.index, 0), len(expected) - 1)
-    return None if replay.index == len(expected) - 1 else len(expected) - 1
+    except (_Stop, ModelError):
+        return Misfit(expected[min(len(done), len(expected) - 1)].index, replay.owner)
+    return None if len(done) == len(expected) else Misfit(expected[-1].index, "")
 
 
 def introduce_classes(tracer: Tracer, net: nn.Module, coupling: Coupling, mask: BoolArray) -> None:
@@ -75,25 +88,24 @@ def _rows(coupling: Coupling) -> tuple[tuple[str, ...], tuple[int, ...], tuple[I
     return coupling.table.names, coupling.table.axes, coupling.table.classes
 
 
-def _same(call: Call, labelled: list[Axes], expected: tuple[str, Any], solved: tuple[IntArray, BoolArray]) -> bool:
+def _same(got: Output, want: Output, solved: tuple[IntArray, BoolArray]) -> bool:
     """Whether an operation's outputs are those of the original, less the channels that went."""
     classes, mask = solved
-    name, outputs = expected
-    if name != call.name or len(outputs) != len(call.outs):
+    if got.name != want.name or len(got.tensors) != len(want.tensors):
         return False
-    for out, axes, (shape, before) in zip(call.outs, labelled, outputs, strict=True):
-        if out.dim() != len(shape):
+    for (small, axes), (shape, before) in zip(got.tensors, want.tensors, strict=True):
+        if len(small) != len(shape):
             return False
         for d, labels in enumerate(before):
             if labels is None:
-                if out.shape[d] != shape[d]:
+                if small[d] != shape[d]:
                     return False
                 continue
-            want = classes[labels]
-            want = want[mask[want]]
-            if out.shape[d] != len(want):
+            kept = classes[labels]
+            kept = kept[mask[kept]]
+            if small[d] != len(kept):
                 return False
-            got = axes[d]
-            if got is not None and ((got != want) & (got >= 0)).any():
+            found = axes[d]
+            if found is not None and ((found != kept) & (found >= 0)).any():
                 return False
     return True
