@@ -100,9 +100,7 @@ def refuse_fetching(arch: Arch) -> None:
         raise ModelError(f"{arch.source}:{arch.name}: not the name of a network")
     for key in _FETCH:
         if arch.settings.get(key):
-            raise ModelError(
-                f"{arch.source}:{arch.name}: setting {key!r} opens files or downloads: refused in a file"
-            )
+            raise ModelError(f"{arch.source}:{arch.name}: setting {key!r} opens files or downloads: refused in a file")
 
 
 def _torchvision(arch: Arch) -> nn.Module:
