@@ -22,6 +22,7 @@ from netpress.methods.filter_budget import UNITS, meter, pruned
 from netpress.methods.filter_choice import TOLERANCE, Bundle, Flags, bundles, flags, in_order, meet
 from netpress.methods.filter_facts import facts
 from netpress.methods.filter_scores import Scores, score
+from netpress.methods.targets import targets
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
 from netpress.train.checkpoint import finite
@@ -129,6 +130,7 @@ class FilterPrune:
             RecipeError: a pattern names no layer, or the score needs data.
             BudgetError: a budget cannot be met within 2 %; says what is the nearest.
         """
+        list(targets(candidate.net))  # refuses weights that a hook computes
         if (where := parametrized(candidate.net)) is not None:
             raise ModelError(f"{where} is computed by a parametrization: remove that before pruning")
         self.check(candidate.net)
