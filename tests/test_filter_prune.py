@@ -179,13 +179,11 @@ class Root(nn.Module):
         return self.conv(F.relu(F.conv2d(x, self.kernel)))
 
 
-@pytest.mark.xfail(strict=True, reason="the reader of channels that an ancestor module makes is taken for their maker")
 def test_a_layer_that_reads_what_its_parent_makes_is_no_maker():
     (group,) = graph.couple(Root(), X).free
     assert [(s.tensor, s.axis, s.role) for s in group.slots] == [("kernel", 0, "filter"), ("conv.weight", 1, "input")]
 
 
-@pytest.mark.xfail(strict=True, reason="mish_ has no rule: the layer before it is pinned")
 def test_an_activation_in_place_is_followed():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Mish(inplace=True), nn.Conv2d(4, 2, 3))
     assert graph.couple(net, X).unknown == ()

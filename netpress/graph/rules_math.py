@@ -335,7 +335,7 @@ RULES: dict[str | None, Rule] = {
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training batch_norm cudnn_batch_norm",
         batch_norm,
     ),
-    **table("copy _prelu_kernel hardswish hardsigmoid selu celu log_sigmoid_forward rrelu_with_noise", pointwise),
+    **table("copy _prelu_kernel hardswish hardsigmoid mish selu celu log_sigmoid_forward rrelu_with_noise", pointwise),
     "_weight_norm_interface": weight_norm,
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,

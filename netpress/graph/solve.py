@@ -249,7 +249,10 @@ def _table(t: Tracer, named: Mapping[str, Tensor], classes: IntArray) -> Table:
     new = np.ones(total, np.bool_)
     new[1:] = (flat[1:] != flat[:-1]) | (row[1:] != row[:-1])
     start = np.flatnonzero(new)
-    makers = {(m.path, len(m.labels), int(m.labels[0])) for m in t.found.makers if len(m.labels)}
+    makers: dict[str, set[tuple[int, int]]] = {}
+    for m in t.found.makers:
+        if len(m.labels):
+            makers.setdefault(m.path, set()).add((len(m.labels), int(m.labels[0])))
     return Table(
         names=tuple(name for name, *_ in rows),
         axes=tuple(axis for _, axis, *_ in rows),
@@ -264,13 +267,13 @@ def _table(t: Tracer, named: Mapping[str, Tensor], classes: IntArray) -> Table:
     )
 
 
-def _role(name: str, tensor: Tensor, labels: IntArray, makers: set[tuple[str, int, int]]) -> str:
+def _role(name: str, tensor: Tensor, labels: IntArray, makers: Mapping[str, set[tuple[int, int]]]) -> str:
     """What a slice along this axis is to its channel."""
     if tensor.numel() == len(labels) and (tensor.dim() == 1 or tensor.shape[0] == 1):  # not a 1×1 filter of one input
         return "bias"
-    paths = [name[:k] for k, c in enumerate(name) if c == "."]
-    mine = any((path, len(labels), int(labels[0])) in makers for path in ("", *paths))
-    return "filter" if mine else "input"
+    paths = ["", *(name[:k] for k, c in enumerate(name) if c == ".")]
+    owner = next((path for path in reversed(paths) if path in makers), "")  # not an ancestor that makes what it reads
+    return "filter" if (len(labels), int(labels[0])) in makers.get(owner, ()) else "input"
 
 
 def _cost(table: Table, named: Mapping[str, Tensor], count: int) -> IntArray:
