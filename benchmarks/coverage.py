@@ -18,6 +18,7 @@ import common  # isort: skip  (sets the number of threads)
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -307,6 +308,19 @@ def table(found: dict[tuple[str, str], dict[str, Any]], names: list[str]) -> Non
         print("| " + " | ".join(cells) + " |")
 
 
+def summary(found: dict[tuple[str, str], dict[str, Any]], names: list[str]) -> None:
+    """How many networks each tool pruned, and how."""
+    states = ("exact", "differs", "wrong", "crash", "timeout", "not run")
+    print("\nSummary\n\n| | networks | exact | wrong | crash | timeout | not run | removed, median of the exact |")
+    print("|---" * 8 + "|")
+    for tool, title in (("ours", "netpress"), ("theirs", "torch-pruning 1.6.1")):
+        mine = [found.get((name, tool), {"state": "not run"}) for name in names]
+        count = {state: sum(row["state"] == state for row in mine) for state in states}
+        removed = statistics.median(row["removed"] for row in mine if row["state"] == "exact")
+        cells = (count["exact"], count["differs"] + count["wrong"], count["crash"], count["timeout"], count["not run"])
+        print(f"| {title} | {len(names)} | {' | '.join(map(str, cells))} | {100 * removed:.1f}% |")
+
+
 def percent(row: dict[str, Any], key: str) -> str:
     """A share in per cent."""
     return f"{100 * row[key]:.1f}%" if key in row else ""
@@ -355,6 +369,7 @@ def main() -> int:
             print(name, tool, row["state"], percent(row, "removed"), row.get("why", ""), file=sys.stderr, flush=True)
     found = rows()
     table(found, names)
+    summary(found, names)
     states: dict[str, int] = {}
     for name in names:
         for tool in ("ours", "theirs"):
