@@ -272,7 +272,7 @@ def attempt(tool: str, name: str, timeout: float) -> dict[str, Any]:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
         files = [line.split('"')[1] for line in lines if line.strip().startswith("File ")]
-        places = [file.rpartition("site-packages/")[2] for file in files]
+        places = [file.rpartition("site-packages/")[2].rpartition(f"{ROWS.parents[2]}/")[2] for file in files]
         return {"state": "crash", "why": lines[-1][:200], "where": places[-1] if places else ""}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
