@@ -187,16 +187,41 @@ def select(form: Form, shape: torch.Size, axis: int, keep: Tensor) -> Form:
     ([False, True], [0], 1)
     """
     support = None if form.support is None else form.support.index_select(axis, keep)
-    match form.values:
-        case Free():
-            return Form(support)
-        case Shared(index=index):
-            places = torch.full(shape, -1) if form.support is not None else index.view(shape)
-            if form.support is not None:
-                places[form.support] = index
-            taken = places.index_select(axis, keep)
-            used, renumbered = torch.unique(inside(Form(support), taken), return_inverse=True)
-            return Form(support, Shared(renumbered, len(used)) if len(used) else Free())
+    return _retabled(support, _places(form, shape).index_select(axis, keep) if _tabled(form) else None)
+
+
+def narrow(form: Form, support: Tensor) -> Form:
+    """The form on a smaller support; values of the table that no entry uses any more are dropped.
+
+    Args:
+        form: of a tensor.
+        support: bool, the tensor's shape; no entry that `form` keeps at zero.
+
+    >>> form = Form(values=Shared(torch.tensor([0, 1, 2]), 3))
+    >>> narrow(form, torch.tensor([True, False, True])).values.index.tolist()
+    [0, 1]
+    """
+    return _retabled(support, _places(form, support.shape) if _tabled(form) else None)
+
+
+def _tabled(form: Form) -> bool:
+    return isinstance(form.values, Shared)
+
+
+def _places(form: Form, shape: torch.Size) -> Tensor:
+    """For every entry of the tensor its place in the table, -1 outside the support."""
+    assert isinstance(form.values, Shared)
+    places = torch.full(shape, -1)
+    places[torch.ones_like(places, dtype=torch.bool) if form.support is None else form.support] = form.values.index
+    return places
+
+
+def _retabled(support: Tensor | None, places: Tensor | None) -> Form:
+    """A form whose table has the places that are used inside the support, numbered anew."""
+    if places is None:
+        return Form(support)
+    used, index = torch.unique(inside(Form(support), places), return_inverse=True)
+    return Form(support, Shared(index, len(used)) if len(used) else Free())
 
 
 def _bits(w: Tensor) -> np.ndarray:

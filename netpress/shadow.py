@@ -1,4 +1,4 @@
-"""Run a network on shapes alone: torch's `meta` device, no arithmetic, no memory, the network untouched."""
+"""Run a network to observe it: on shapes alone (torch's `meta` device: no arithmetic, no memory), left untouched."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 
 def shadows(net: nn.Module) -> dict[str, Tensor]:
@@ -28,18 +30,53 @@ def shadows(net: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, attention written out in matrix products; all put back at the end."""
+    """Evaluation mode for a while; every module gets its own flag back, also those that were frozen.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(net): net[0].training
+    False
+    >>> net[0].training, net[1].training
+    (True, False)
+    """
     flags = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def observing(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, attention written out in matrix products; all put back at the end."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
-        net.eval()
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with evaluating(net), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, flag in flags:
-            module.training = flag
+
+
+def dense(tree: object) -> list[Tensor]:
+    """Return the dense tensors in nested arguments; sparse ones have no single array to follow."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
+
+
+def array_reference(tensor: Tensor) -> StorageWeakRef:
+    """A weak reference to the array behind a tensor; while it lives, nothing else gets that array's key."""
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def array_key(tensor: Tensor) -> int:
+    """Identify the array behind a tensor: views of one array have the same key.
+
+    >>> x = torch.zeros(4)
+    >>> array_key(x) == array_key(x.view(2, 2)), array_key(x) == array_key(x.clone())
+    (True, False)
+    """
+    return int(array_reference(tensor).cdata)
 
 
 def takes(net: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -50,7 +87,7 @@ def takes(net: nn.Module, shape: tuple[int, ...]) -> bool:
     """
     dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.get_default_dtype())
     try:
-        with evaluating(net):
+        with observing(net):
             functional_call(net, shadows(net), (torch.zeros(1, *shape, dtype=dtype, device="meta"),), tie_weights=False)
     except Exception:  # noqa: BLE001  whatever stops a pass: the answer is no
         return False

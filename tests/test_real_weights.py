@@ -22,7 +22,7 @@ SLOW = ("cifar-resnet32", "cifar-resnet44", "cifar-resnet56")
 
 
 @pytest.fixture(scope="module")
-def test_split(data_root):
+def part_of(data_root):
     """The test split of a set, read once."""
     found = {}
 
@@ -38,9 +38,9 @@ def test_split(data_root):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in STATED])
-def test_stated_accuracy(name, test_split, data_root):
+def test_stated_accuracy(name, part_of, data_root):
     set_name, stated = STATED[name]
-    split = test_split(set_name)
+    split = part_of(set_name)
     assert len(split) == 10_000
     named = open_network(name)
     known = open_weights(named.net, named.arch, "pretrained", data_root)

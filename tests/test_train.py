@@ -19,9 +19,9 @@ from toy_nets import toy_candidate, toy_context, toy_data
 from netpress.candidate import Candidate, Context, Inputs
 from netpress.errors import DataError, ModelError
 from netpress.methods import WeightPrune
+from netpress.shadow import evaluating
 from netpress.train import Training, draw, evaluate, fit, logits, score
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
-from netpress.train.evaluate import evaluating
 from netpress.train.loop import learning_rate
 from netpress.train.losses import classification, distillation, training_loss
 

@@ -24,7 +24,7 @@ from torch.nn.utils import parametrize
 
 from netpress.errors import ModelError
 from netpress.measure.watch import Watch, watch
-from netpress.shadow import evaluating
+from netpress.shadow import observing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def cost(net: nn.Module, shape: Sequence[int]) -> Cost:
     """
     if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
         raise ModelError(f"cost: the image's shape must be positive integers without the batch axis, got {shape!r}")
-    with evaluating(net):
+    with observing(net):
         owned = _owned_tensors(net)
         seen = watch(net, tuple(shape))
     layers = _layers(net, seen, owned)

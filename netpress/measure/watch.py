@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from netpress.errors import ModelError
-from netpress.shadow import shadows, smallest_side
+from netpress.shadow import array_key, array_reference, dense, shadows, smallest_side
 
 aten = torch.ops.aten
 
@@ -88,12 +87,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        inputs = [life for t in _tensors((args, kwargs)) if (life := self.lives.get(_key(t)))]
+        inputs = [life for t in dense((args, kwargs)) if (life := self.lives.get(array_key(t)))]
         if inputs:
             self.time += 1
             for life in inputs:
                 life[2] = self.time
-            outputs = _tensors(out)
+            outputs = dense(out)
             for position, tensor in enumerate(outputs):
                 # Later outputs (indices of a max pool, saved statistics) exist only where something reads them.
                 self.follow(tensor, last=self.time if position == 0 else 0)
@@ -102,11 +101,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def follow(self, tensor: Tensor, *, last: int) -> None:
         """Note an array that depends on the image; a view shares its base's entry."""
-        reference = _reference(tensor)
-        if reference.cdata not in self.lives:
-            self._keys.append(reference)
+        mine = array_reference(tensor)
+        if mine.cdata not in self.lives:
+            self._keys.append(mine)
             numbers = tensor.untyped_storage().nbytes() // tensor.element_size()
-            self.lives[reference.cdata] = [numbers, self.time, last]
+            self.lives[mine.cdata] = [numbers, self.time, last]
 
     def _count(self, op: Any, args: tuple[Any, ...], outputs: list[Tensor]) -> None:
         if not outputs:
@@ -147,20 +146,6 @@ def _is_pool(op: Any, args: tuple[Any, ...]) -> bool:
     return rank > 2 and {axis % rank for axis in args[1]} == set(range(2, rank))
 
 
-def _tensors(tree: object) -> list[Tensor]:
-    """Return the dense tensors in nested arguments (sparse ones have no single array to follow)."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
-
-
-def _reference(tensor: Tensor) -> StorageWeakRef:
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-
-
-def _key(tensor: Tensor) -> int:
-    """Identify the array behind a tensor: views of one array have the same key."""
-    return int(_reference(tensor).cdata)
-
-
 def watch(net: nn.Module, shape: tuple[int, ...]) -> Watch:
     """Run one zero image through the network: on meta if it can, else for real."""
     floats = [p for p in net.parameters() if p.is_floating_point()]
@@ -179,8 +164,8 @@ def _pass(net: nn.Module, forward: Callable[[Tensor], object], image: Tensor, wa
     watch.follow(image, last=0)
     with _following_modules(net, watch), watch:
         out = forward(image)
-    for tensor in _tensors(out):
-        if life := watch.lives.get(_key(tensor)):
+    for tensor in dense(out):
+        if life := watch.lives.get(array_key(tensor)):
             life[2] = watch.time  # the result outlives the pass
     return watch
 
@@ -240,7 +225,7 @@ def _leaving(watch: Watch, path: str) -> Callable[[nn.Module, Any, Any], None]:
             watch.stack.pop()
         if out is None and watch.failed is None:
             watch.failed = path
-        tensors = _tensors(out)
+        tensors = dense(out)
         if tensors:
             watch.out_shapes[path] = tuple(tensors[0].shape[1:])
 

@@ -22,7 +22,7 @@ from netpress.errors import ModelError, RecipeError
 from netpress.forms import Shared, project
 from netpress.methods.norms import Found, Pair, norm_pairs
 from netpress.methods.targets import CONVOLUTIONS, targets
-from netpress.shadow import evaluating, smallest_side
+from netpress.shadow import observing, smallest_side
 from netpress.train.checkpoint import finite
 from netpress.train.loop import draw
 
@@ -216,7 +216,7 @@ def _check(candidate: Candidate, found: Found, shape: tuple[int, ...], context: 
 
 
 def _answers(net: nn.Module, image: Tensor) -> list[Tensor]:
-    with evaluating(net), torch.random.fork_rng():
+    with observing(net), torch.random.fork_rng():
         torch.manual_seed(0)  # networks that draw: both draw the same
         return [leaf.clone() for leaf in tree_leaves(net(image)) if isinstance(leaf, Tensor)]
 

@@ -17,11 +17,10 @@ from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from netpress.errors import ModelError
 from netpress.methods.targets import CONVOLUTIONS
-from netpress.shadow import evaluating, shadows
+from netpress.shadow import array_key, array_reference, dense, observing, shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +162,7 @@ class _Call(NamedTuple):
 
 def _view(tensor: Tensor, *, transposed: bool = False) -> _View:
     turn = slice(None, None, -1 if transposed else 1)
-    return _View(_key(tensor), int(tensor.storage_offset()), tuple(tensor.shape)[turn], tensor.stride()[turn])
-
-
-def _key(tensor: Tensor) -> int:
-    return int(_reference(tensor).cdata)
-
-
-def _reference(tensor: Tensor) -> StorageWeakRef:
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-
-
-def _dense(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided]
+    return _View(array_key(tensor), int(tensor.storage_offset()), tuple(tensor.shape)[turn], tensor.stride()[turn])
 
 
 @dataclass(slots=True)
@@ -198,7 +185,7 @@ class _Uses:
 
     def readers_of(self, tensor: Tensor) -> list[_Call]:
         """Operations that read a tensor of the network."""
-        return self.readers[_key(self.tensors[self.own[id(tensor)]])]
+        return self.readers[array_key(self.tensors[self.own[id(tensor)]])]
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -210,18 +197,18 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        read = {_key(t) for t in _dense((args, kwargs))}
+        read = {array_key(t) for t in dense((args, kwargs))}
         out = func(*args, **(kwargs or {}))
-        outputs = _dense(out)
+        outputs = dense(out)
         inputs = tuple(_view(a) if isinstance(a, Tensor) and a.layout is torch.strided else None for a in args)
-        if not outputs or (_key(outputs[0]) in read and not func._schema.is_mutable):
+        if not outputs or (array_key(outputs[0]) in read and not func._schema.is_mutable):
             return out  # nothing dense, or a view
         call = _Call(func.overloadpacket.__name__, inputs, _view(outputs[0]))
         for key in read:
             self.uses.readers[key].append(call)
         for tensor in outputs:
-            self.kept.append(_reference(tensor))
-            self.uses.makers.setdefault(_key(tensor), call)
+            self.kept.append(array_reference(tensor))
+            self.uses.makers.setdefault(array_key(tensor), call)
         return out
 
 
@@ -252,8 +239,8 @@ def _tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _pass(net: nn.Module, uses: _Uses, image: Tensor) -> _Uses:
     for name, tensor in uses.tensors.items():
-        uses.names[_key(tensor)].append(name)
-    with evaluating(net), _Watch(uses):
+        uses.names[array_key(tensor)].append(name)
+    with observing(net), _Watch(uses):
         out = functional_call(net, dict(uses.tensors), (image,), tie_weights=False)
-    uses.results = frozenset(_key(tensor) for tensor in _dense(out))
+    uses.results = frozenset(array_key(tensor) for tensor in dense(out))
     return uses

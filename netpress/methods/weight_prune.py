@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from netpress.candidate import Candidate, Context, Record, edited
 from netpress.errors import ModelError, RecipeError
-from netpress.forms import Form, Shared, inside
+from netpress.forms import Form, narrow
 from netpress.methods.targets import Target, check_keys, choose, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
@@ -184,13 +184,7 @@ def _shrink(form: Form, support: Tensor, name: str) -> Form:
     """`form` on a smaller support; a table keeps the places that are still used."""
     if not support.any() and (form.support is None or form.support.any()):
         raise ModelError(f"{name}: nothing would be left of its {support.numel()} weights; prune less")
-    if not isinstance(form.values, Shared):
-        return Form(support=support, values=form.values)
-    full = torch.full(support.shape, -1)
-    place = torch.ones_like(support) if form.support is None else form.support
-    full[place] = form.values.index
-    used, index = torch.unique(inside(Form(support), full), return_inverse=True)
-    return Form(support=support, values=Shared(index=index, size=len(used)))
+    return narrow(form, support)
 
 
 def _adjust_dropout(before: Candidate, after: Candidate) -> Candidate:

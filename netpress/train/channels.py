@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
-from netpress.train.evaluate import evaluating
+from netpress.shadow import evaluating
 
 
 def recalibrate(net: nn.Module, split: Images, inputs: Inputs, *, samples: int = 2048, seed: int = 0) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
 from netpress.errors import ModelError
+from netpress.shadow import evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +21,6 @@ class Scores:
     top1: float
     top5: float
     loss: float
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own flag back, also those that were frozen.
-
-    >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-    >>> with evaluating(net): net[0].training
-    False
-    >>> net[0].training, net[1].training
-    (True, False)
-    """
-    flags = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def logits(

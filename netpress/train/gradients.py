@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
-from netpress.train.evaluate import evaluating
+from netpress.shadow import evaluating
 
 
 def diagonal_fisher(

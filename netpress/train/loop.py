@@ -18,9 +18,10 @@ from torch.optim import SGD, AdamW, Optimizer
 from netpress.candidate import Candidate, Context, Images
 from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
+from netpress.shadow import evaluating
 from netpress.train.bind import bind, trained_groups, unbind
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
-from netpress.train.evaluate import evaluate, evaluating
+from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
 from netpress.train.settings import Training
 from netpress.train.sparsity import GroupLasso
