@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from netpress import user_file, zoo
 from netpress.codec.header import Arch
 from netpress.errors import ModelError
+from netpress.factor import CHILDREN, structure
 from netpress.graph.structure import EDITS
 
 
@@ -48,7 +49,8 @@ def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
     Args:
         net: the network.
         operation: `dropout` (a number: the rate), `bias` (the layer gets one, of zeros), `identity` (a batch norm is
-            taken out), `pruned` (a note), or one of `graph.structure` (smaller tensors, numbers of modules).
+            taken out), `pruned` (a note), one of `graph.structure` (smaller tensors, numbers of modules) or of
+            `factor.structure` (other layers in a layer's place).
         path: of the module.
         numbers: what the operation needs.
 
@@ -168,7 +170,15 @@ def _pruned(_net: nn.Module, _group: str) -> None:
     """A note for later steps: the channels of this name have had their turn. It changes nothing."""
 
 
+def _replaced(operation: str) -> Callable[..., None]:
+    def replace(net: nn.Module, path: str, *numbers: int) -> None:
+        net.set_submodule(path, structure(net.get_submodule(path), operation, *numbers))
+
+    return replace
+
+
 _EDITS: dict[str, Callable[..., None]] = {
+    **{operation: _replaced(operation) for operation in CHILDREN},
     "dropout": _dropout,
     "bias": _bias,
     "identity": _identity,

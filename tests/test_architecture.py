@@ -23,6 +23,7 @@ LAYERS = (
     {"runtime", "forms", "inspect"},
     {"candidate", "shadow", "adopt"},
     {"graph", "data", "zoo"},
+    {"factor"},
     {"arch"},
     {"weights"},
     {"train", "onnx_graph"},
