@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -25,25 +27,41 @@ def composed(found: Rebuilt, shape: torch.Size) -> Tensor | None:
             [3., 3.]], dtype=torch.float64)
     """
     w = {name: weight.double() for name, weight in found.weights.items() if weight.is_floating_point()}
-    match found.operation:
-        case "svd":
-            return (w["expand"].flatten(1) @ w["reduce"].flatten(1)).reshape(shape)
-        case "spatial_svd":
-            return torch.einsum("rik,orl->oikl", w["vertical"].squeeze(3), w["horizontal"].squeeze(2))
-        case "cp":
-            flat = [w[name].flatten(1) for name in ("reduce", "vertical", "horizontal", "expand")]
-            return torch.einsum("ri,rk,rl,or->oikl", *flat)
-        case "tucker2":
-            return torch.einsum("ri,srkl,os->oikl", w["reduce"].flatten(1), w["core"], w["expand"].flatten(1))
-        case "stacked":
-            return F.conv2d(w["first"].transpose(0, 1), w["second"].flip(2, 3), padding=2).transpose(0, 1)
-        case "separable":
-            point = w["pointwise"].flatten(1).unflatten(1, (shape[1], -1))
-            return torch.einsum("oim,imkl->oikl", point, w["depthwise"].unflatten(0, (shape[1], -1)).squeeze(2))
-        case "grouped" | "shuffled":
-            return _spread(found, shape)
-        case _:
-            return None if found.numbers[2] else _fire(w, shape)
+    if found.operation in ("grouped", "shuffled"):
+        return _spread(found, shape)
+    if found.operation == "fire" and found.numbers[2]:
+        return None
+    return _COMPOSED[found.operation](w, shape)
+
+
+Weights = dict[str, Tensor]
+
+
+def _svd(w: Weights, shape: torch.Size) -> Tensor:
+    return (w["expand"].flatten(1) @ w["reduce"].flatten(1)).reshape(shape)
+
+
+def _spatial_svd(w: Weights, _shape: torch.Size) -> Tensor:
+    return torch.einsum("rik,orl->oikl", w["vertical"].squeeze(3), w["horizontal"].squeeze(2))
+
+
+def _cp(w: Weights, _shape: torch.Size) -> Tensor:
+    flat = [w[name].flatten(1) for name in ("reduce", "vertical", "horizontal", "expand")]
+    return torch.einsum("ri,rk,rl,or->oikl", *flat)
+
+
+def _tucker2(w: Weights, _shape: torch.Size) -> Tensor:
+    return torch.einsum("ri,srkl,os->oikl", w["reduce"].flatten(1), w["core"], w["expand"].flatten(1))
+
+
+def _stacked(w: Weights, _shape: torch.Size) -> Tensor:
+    return F.conv2d(w["first"].transpose(0, 1), w["second"].flip(2, 3), padding=2).transpose(0, 1)
+
+
+def _separable(w: Weights, shape: torch.Size) -> Tensor:
+    inputs, (high, wide) = shape[1], shape[2:]
+    point = w["pointwise"].reshape(shape[0], inputs, -1)
+    return torch.einsum("oim,imkl->oikl", point, w["depthwise"].reshape(inputs, -1, high, wide))
 
 
 def _spread(found: Rebuilt, shape: torch.Size) -> Tensor:
@@ -59,7 +77,7 @@ def _spread(found: Rebuilt, shape: torch.Size) -> Tensor:
     return dense
 
 
-def _fire(w: dict[str, Tensor], shape: torch.Size) -> Tensor:
+def _fire(w: Weights, shape: torch.Size) -> Tensor:
     condense, dense = w["condense"].flatten(1), w["wide"].new_zeros(shape)
     ones = len(w["ones"])
     dense[:ones, :, shape[2] // 2, shape[3] // 2] = w["ones"].flatten(1) @ condense
@@ -67,10 +85,21 @@ def _fire(w: dict[str, Tensor], shape: torch.Size) -> Tensor:
     return dense
 
 
+_COMPOSED: Mapping[str, Callable[[Weights, torch.Size], Tensor]] = {
+    "svd": _svd,
+    "spatial_svd": _spatial_svd,
+    "cp": _cp,
+    "tucker2": _tucker2,
+    "stacked": _stacked,
+    "separable": _separable,
+    "fire": _fire,
+}
+
+
 def relative_error(weight: Tensor, found: Rebuilt) -> float | None:
     """||W - What|| / ||W||, or None where there is no single What; 0 for a kernel of zeros that stays one."""
     what = composed(found, weight.shape)
     if what is None:
         return None
-    off, size = (weight.double() - what).norm().item(), weight.double().norm().item()
+    off, size = float((weight.double() - what).norm()), float(weight.double().norm())
     return off / size if size else off
