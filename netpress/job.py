@@ -187,7 +187,7 @@ class _Job:
         def prepare(context: Context) -> tuple[Candidate, Training, Context, nn.Module | None]:
             # read back also where nothing was interrupted: both are the same run
             candidate = method.apply(self._load(previous), replace(context, step=step.number))
-            teacher = self._load(self.out / BASELINE).net if train.distill > 0 else None
+            teacher = self._load(self.out / BASELINE).net if train.taught else None
             return candidate, train, replace(context, step=step.number), teacher
 
         return self._stage(step.name, key, prepare)

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from netpress.train.bind import bind, trained_groups, unbind
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
 from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
+from netpress.train.matching import Matching
 from netpress.train.settings import Training
 from netpress.train.sparsity import GroupLasso
 
@@ -115,11 +117,18 @@ class _Trainer:
         self.optimizer: Optimizer = _optimizer(self.net, settings)
         self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
         self.model, self.steps = self.fabric.setup(self.net, self.optimizer)
-        self.teacher = None
-        if teacher is not None and settings.distill > 0:
+        self.teacher, self.matching = None, None
+        if teacher is not None and settings.taught:
             self.teacher = self.fabric.to_device(deepcopy(teacher).eval().requires_grad_(requires_grad=False))
+        if self.teacher is not None and settings.distill_layers > 0:
+            self.matching = Matching(self.net, self.teacher, context.example.to(self.fabric.device))
         self.lasso = GroupLasso(candidate.net, context.example) if settings.group_lasso > 0 else None
         self.updates = math.ceil(len(self.split) / settings.batch)
+
+    def close(self) -> None:
+        """Take hooks off the network; it is trained."""
+        if self.matching is not None:
+            self.matching.close()
 
     def epoch(self, number: int) -> Row:
         """Train for one epoch; its randomness is a function of (seed, step, epoch) alone."""
@@ -169,6 +178,8 @@ class _Trainer:
                 soft = self.teacher(x)
         answers = self.model(x)
         loss = training_loss(answers, y, soft, self.settings)
+        if self.matching is not None:
+            loss = loss + self.settings.distill_layers * self.matching.loss()
         if self.lasso is not None:
             loss = loss + self.settings.group_lasso * self.lasso(self.net).to(loss.device)
         self.fabric.backward(loss)
@@ -210,7 +221,8 @@ def fit(
         candidate: left untouched.
         settings: epochs, learning rate and so on.
         context: splits, seed, step, device, scratch folder, progress.
-        teacher: network whose soft answers are learned with weight `settings.distill`.
+        teacher: network whose soft answers are learned with weight `settings.distill`, and whose layers' outputs with
+            weight `settings.distill_layers`.
         key: names this training in its checkpoint.
         on_epoch: called with each epoch's row.
 
@@ -219,11 +231,11 @@ def fit(
 
     Raises:
         ModelError: the loss or a weight is no longer finite; names step and epoch, the last good checkpoint is kept.
+        RecipeError: `distill_layers` is asked for, and no layer's output has the shape that the teacher's has.
     """
     if settings.epochs == 0:
         return Fitted(candidate, ())
-    with torch.random.fork_rng():
-        trainer = _Trainer(candidate, settings, context, teacher)
+    with torch.random.fork_rng(), closing(_Trainer(candidate, settings, context, teacher)) as trainer:
         path = None if context.scratch is None else context.scratch / CHECKPOINT
         done = Progressed() if path is None else load_checkpoint(path, trainer.net, trainer.optimizer, key=key)
         stop = settings.patience > 0 and done.waited >= settings.patience

@@ -30,6 +30,7 @@ class Training(BaseModel):
     batch: Annotated[int, Field(ge=1, le=65_536)] = 128
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the baseline's soft answers in the loss
+    distill_layers: Annotated[float, Field(ge=0, le=1000)] = 0.0  # weight of the layers' distance from the baseline's
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0  # of the soft answers
     group_lasso: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the norms of removable channels in the loss
     patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation loss; 0: never stop early
@@ -38,3 +39,8 @@ class Training(BaseModel):
     flip: bool = False  # random mirror images
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
+
+    @property
+    def taught(self) -> bool:
+        """Whether the baseline is needed as a teacher."""
+        return self.distill > 0 or self.distill_layers > 0
