@@ -5,39 +5,22 @@ Every colour stands out from white and from the page's dark background by 3 : 1 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from plotly import graph_objects as go
 
+from netpress.report.axes import decades, empty, label, upright
 from netpress.report.filters import Group, Scores
 from netpress.report.histograms import BINS, Histogram
+from netpress.report.replaced import Scan
 from netpress.report.tables import FRAMING, PARTS, Bytes
 from netpress.report.words import criterion
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#3d85c6", "#d0740c", "#1c9a74", "#c4579d", "#80868d"
 PART_COLOURS = dict(zip((*PARTS, *FRAMING), (BLUE, ORANGE, GREEN, PINK, "#8d7be0", "#a8862c", GREY, GREY), strict=True))
 MOST_BARS = 24
-_LABEL = 26
-_PART = re.compile(r"^(..).*?(\d*)$")
-
-
-def label(name: str, most: int = _LABEL) -> str:
-    """A name for an axis: long paths keep the start and the number of each part, others lose their middle.
-
-    Plotly's own markup is switched off.
-
-    >>> label("features.denseblock1.denselayer12.conv1.weight"), label("<b>")
-    ('fe.de1.de12.co1.weight', '&lt;b&gt;')
-    """
-    if len(name) > most and "." in name:
-        *path, last = name.split(".")
-        name = ".".join([*(_PART.sub(r"\1\2", part) for part in path), last])
-    half = (most - 1) // 2
-    short = name if len(name) <= most else f"{name[: half + 1]}…{name[len(name) - half :]}"
-    return escape(short, quote=False)
 
 
 def accuracy_figure(stages: Sequence[Mapping[str, Any]]) -> go.Figure:
@@ -48,7 +31,7 @@ def accuracy_figure(stages: Sequence[Mapping[str, Any]]) -> go.Figure:
     """
     sizes = [stage["file_bytes"] for stage in stages]
     names = [label(str(stage["name"]), 40) for stage in stages]
-    figure = _figure(height=380)
+    figure = empty(height=380)
     splits = {"test": [stage["top1"] for stage in stages]}
     if all("validation" in stage for stage in stages):
         splits["validation"] = [stage["validation"]["top1"] for stage in stages]
@@ -66,8 +49,8 @@ def accuracy_figure(stages: Sequence[Mapping[str, Any]]) -> go.Figure:
             marker={"size": 9, "symbol": symbol},
             cliponaxis=False,
         )
-    figure.update_xaxes(type="log", title="bytes of the file (logarithmic)", **_decades(sizes))
-    figure.update_yaxes(title=_y("top-1, %"))
+    figure.update_xaxes(type="log", title="bytes of the file (logarithmic)", **decades(sizes))
+    figure.update_yaxes(title=upright("top-1, %"))
     return figure
 
 
@@ -88,7 +71,7 @@ def bytes_figure(rows: Sequence[Bytes], most: int = MOST_BARS) -> go.Figure:
     if rest:
         bars.append(Bytes(f"{len(rest)} smaller tensors", _sum(rest)))
     bars.append(around)
-    figure = _figure(height=150 + 26 * len(bars))
+    figure = empty(height=150 + 26 * len(bars))
     for part, colour in PART_COLOURS.items():
         sizes = [row.parts.get(part, 0) for row in bars]
         if any(sizes):
@@ -116,7 +99,7 @@ def histogram_figure(histogram: Histogram) -> go.Figure:
     """Weights of one layer before (above) and after (below, zeros left out), the shared values as ticks between."""
     width = (histogram.high - histogram.low) / BINS
     bars: dict[str, Any] = {"x0": histogram.low + width / 2, "dx": width, "width": width}
-    figure = _figure(height=340)
+    figure = empty(height=340)
     bars["hovertemplate"] = "%{x:.4g}: %{y:,} weights"
     if histogram.before is not None:
         figure.add_bar(y=histogram.before, name="before", marker={"color": GREY}, yaxis="y", **bars)
@@ -133,8 +116,8 @@ def histogram_figure(histogram: Histogram) -> go.Figure:
         )
     figure.update_layout(
         bargap=0,
-        yaxis={"domain": [0.56, 1], "title": _y("before"), "nticks": 4},
-        yaxis2={"domain": [0, 0.44], "title": _y("after"), "nticks": 4, "automargin": True},
+        yaxis={"domain": [0.56, 1], "title": upright("before"), "nticks": 4},
+        yaxis2={"domain": [0, 0.44], "title": upright("after"), "nticks": 4, "automargin": True},
         yaxis3={"domain": [0.46, 0.54], "visible": False, "range": [-1, 1], "fixedrange": True},
         xaxis={"anchor": "y2", "range": [histogram.low - width, histogram.high + width], "title": "weight"},
     )
@@ -158,7 +141,7 @@ def filters_figure(shown: Sequence[Group]) -> go.Figure:
             [0 if ok else group.after for group, ok in zip(shown, free, strict=True)],
         ),
     )
-    figure = _figure(height=130 + 24 * len(shown))
+    figure = empty(height=130 + 24 * len(shown))
     for name, colour, shape, counts in parts:
         if any(counts):
             figure.add_bar(
@@ -182,7 +165,7 @@ def scores_figure(scores: Scores) -> go.Figure:
     bins = len(scores.stay)
     width = (scores.high - scores.low) / bins
     most = max(map(sum, zip(scores.stay, scores.go, strict=True)))
-    figure = _figure(height=300)
+    figure = empty(height=300)
     for name, colour, shape, counts in (("stayed", BLUE, "", scores.stay), ("went", ORANGE, "/", scores.go)):
         figure.add_bar(
             x0=scores.low + width / 2,
@@ -207,11 +190,46 @@ def scores_figure(scores: Scores) -> go.Figure:
     figure.update_layout(
         barmode="stack",
         bargap=0,
-        yaxis={"title": _y("filters"), "rangemode": "tozero", "nticks": 5, **({"dtick": 1} if most <= 4 else {})},
+        yaxis={"title": upright("filters"), "rangemode": "tozero", "nticks": 5, **({"dtick": 1} if most <= 4 else {})},
         yaxis2={"overlaying": "y", "visible": False, "range": [0, 1], "fixedrange": True},
         xaxis={"range": [scores.low - width, scores.high + width], "nticks": 6},
     )
     figure.update_xaxes(title=criterion(scores.kind, relative=scores.relative))
+    return figure
+
+
+def scan_figure(scan: Scan, span: tuple[float, float]) -> go.Figure:
+    """Accuracy of the network against one layer's multiply-adds, all other layers as they were.
+
+    Args:
+        scan: of the layer.
+        span: ends of the upright axis, per cent: the same for all layers of a step.
+    """
+    tried = [point for point in scan.points if point.structure]
+    parts = (
+        ("tried", tried, {"color": BLUE, "symbol": "circle", "size": 6}),
+        ("as it was", [p for p in scan.points if not p.structure], {"color": GREY, "symbol": "square", "size": 9}),
+        ("chosen", [p for p in scan.points if p.chosen], {"color": ORANGE, "symbol": "diamond", "size": 12}),
+    )
+    figure = empty(height=230)
+    for name, points, marker in parts:
+        figure.add_scatter(
+            x=[point.macs for point in points],
+            y=[100 * point.top1 for point in points],
+            name=name,
+            mode="lines+markers" if name == "tried" else "markers",
+            line={"color": marker["color"], "width": 1.5},
+            marker=marker,
+            customdata=[escape(point.structure, quote=False) or "as it was" for point in points],
+            hovertemplate="%{customdata}<br>%{x:,} multiply-adds<br>top-1 %{y:.2f} %<extra></extra>",
+        )
+    if not any(point.chosen for point in scan.points):
+        figure.add_vline(x=scan.macs, line={"color": ORANGE, "width": 2, "dash": "dash"})
+    most = max(point.macs for point in scan.points)
+    title = {"text": "multiply-adds", "standoff": 6}
+    figure.update_xaxes(title=title, range=[0, 1.08 * most], tickformat="~s", nticks=5, tickangle=0)
+    figure.update_yaxes(title=upright("top-1, %"), range=list(span), nticks=5)
+    figure.update_layout(margin={"t": 8, "b": 42})
     return figure
 
 
@@ -226,7 +244,7 @@ def training_figure(stages: Sequence[Mapping[str, Any]]) -> go.Figure:
         "validation_loss": ("validation loss", "y", _LINES[1], 1),
         "validation_top1": ("validation top-1, %", "y2", (GREEN, "solid", "square"), 100),
     }
-    figure = _figure(height=460)
+    figure = empty(height=460)
     for key, (name, axis, (colour, dash, symbol), scale) in curves.items():
         x, y = _through(stages, key, scale)
         figure.add_scatter(
@@ -246,8 +264,8 @@ def training_figure(stages: Sequence[Mapping[str, Any]]) -> go.Figure:
             _band(figure, (start + 0.5, end + 0.5), text=label(str(stage["name"]).partition("-")[0], 8), odd=i % 2)
         start = end
     figure.update_layout(
-        yaxis={"domain": [0.54, 1], "title": _y("loss"), "rangemode": "tozero"},
-        yaxis2={"domain": [0, 0.44], "title": _y("top-1, %"), "automargin": True},
+        yaxis={"domain": [0.54, 1], "title": upright("loss"), "rangemode": "tozero"},
+        yaxis2={"domain": [0, 0.44], "title": upright("top-1, %"), "automargin": True},
         xaxis={"anchor": "y2", "title": "epochs, all stages", "range": [0.5, start + 0.5], "tickformat": "d"},
     )
     figure.update_xaxes(nticks=10, **({"dtick": 1} if start <= 10 else {}))
@@ -290,7 +308,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     n = len(classes)
     places = list(range(n))
     names = [label(str(name), 14) for name in classes]
-    figure = _figure(height=max(340, min(900, 150 + 30 * n)))
+    figure = empty(height=max(340, min(900, 150 + 30 * n)))
     figure.add_heatmap(
         z=[[None if i == j else value for j, value in enumerate(row)] for i, row in enumerate(confusion)],
         x=places,
@@ -316,14 +334,14 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str])
     figure.update_xaxes(
         title="answer", automargin=True, tickangle=-90 if n > 12 else None, range=[-0.5, n - 0.5], **ticks
     )
-    figure.update_yaxes(title=_y("true class"), range=[n - 0.5, -0.5], **ticks)
+    figure.update_yaxes(title=upright("true class"), range=[n - 0.5, -0.5], **ticks)
     figure.update_layout(showlegend=False, margin={"t": 12})
     return figure
 
 
 def latency_figure(speedup: Mapping[str, Any]) -> go.Figure:
     """Milliseconds per image, round by round in the order they were measured."""
-    figure = _figure(height=320)
+    figure = empty(height=320)
     looks = ((GREY, "dot", "diamond"), (BLUE, "solid", "circle"))
     for (name, timing), (colour, dash, symbol) in zip(speedup["timings"].items(), looks, strict=False):
         figure.add_scatter(
@@ -336,37 +354,5 @@ def latency_figure(speedup: Mapping[str, Any]) -> go.Figure:
             hovertemplate="turn %{x}: %{y:.4g} ms",
         )
     figure.update_xaxes(title="turn", nticks=10, zeroline=False)
-    figure.update_yaxes(title=_y("ms per image"), rangemode="tozero")
+    figure.update_yaxes(title=upright("ms per image"), rangemode="tozero")
     return figure
-
-
-def _decades(sizes: Sequence[float]) -> dict[str, Any]:
-    """A few round ticks around the sizes, in words that fit on a phone."""
-    low, high = min(sizes) / 1.4, max(sizes) * 1.4
-    for steps in ((10,), (10, 30), (10, 15, 20, 30, 50, 70)):
-        seen = [step * 10**power for power in range(13) for step in steps if low <= step * 10**power <= high]
-        if len(seen) >= 3:
-            break
-    units = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
-    text = [next(f"{mark / size:g} {unit}" for size, unit in units if mark >= size) for mark in seen]
-    return {"tickvals": seen, "ticktext": text}
-
-
-def _y(title: str) -> dict[str, Any]:
-    """The title of an upright axis, clear of its labels."""
-    return {"text": title, "standoff": 10}
-
-
-def _figure(height: int) -> go.Figure:
-    """An empty figure: no template, room for a legend above, nothing that swallows a swipe on a phone."""
-    return go.Figure(
-        layout={
-            "template": go.layout.Template(),
-            "height": height,
-            "margin": {"l": 48, "r": 16, "t": 40, "b": 54},
-            "legend": {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 1, "yanchor": "top"},
-            "yaxis": {"automargin": True},
-            "dragmode": False,
-            "hovermode": "closest",
-        }
-    )

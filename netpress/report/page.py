@@ -14,7 +14,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from netpress import atomic
-from netpress.report import figures, filters, tables, words
+from netpress.report import figures, filters, replaced, tables, words
 from netpress.report.folder import RunFolder, read_run
 from netpress.report.histograms import Histogram, histograms
 
@@ -108,6 +108,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "distilled": any(stage.get("train", {}).get("distill") for stage in run.stages),
         "environment": tables.environment(metrics),
         "filters": _filters(run),
+        "replaced": [_replaced(step) for step in replaced.replacements(run)],
         **_answers(metrics, classes),
         **_speed(metrics),
         **_use(run, classes),
@@ -181,6 +182,29 @@ def _filters(run: RunFolder) -> dict[str, Any] | None:
         ],
         "scores_all": scored_all,
         "chooser": len(scored) >= CHOOSER_FROM,
+    }
+
+
+def _replaced(step: replaced.Step) -> dict[str, Any]:
+    """What one step put in layers' places."""
+    scans = replaced.charts(step)
+    span = replaced.span(scans) if scans else (0.0, 1.0)
+    drawn = [figures.scan_figure(scan, span) for scan in scans]
+    signs = list(dict.fromkeys(sign for figure in drawn for sign in legend(figure)))
+    points = replaced.scan_table(step.scans)
+    return {
+        "name": step.name,
+        "summary": replaced.summary(step),
+        "table": replaced.layer_table(step),
+        "layers_all": len(step.layers),
+        "errors": any(layer.error is not None for layer in step.layers),
+        "legend": signs,  # one for all charts
+        "scans": [
+            (scan.path, figure.update_layout(showlegend=False)) for scan, figure in zip(scans, drawn, strict=True)
+        ],
+        "scans_all": len(step.scans),
+        "points": points,
+        "points_all": sum(len(scan.points) for scan in step.scans),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SPACE = "\u00a0"
@@ -224,3 +224,69 @@ def cut(stay: int, go: int, *, drawn: bool) -> str:
         return f"All {count(stay)} stayed."
     where = "those below the line" if drawn else "not by these numbers alone, so no line parts the two"
     return f"{count(go)} of {count(stay + go)} went: {where}."
+
+
+def structure(operation: str, numbers: Sequence[int]) -> str:
+    """What stands in a layer's place, as a short name with its ranks; names that are not known stay as they are.
+
+    >>> structure("tucker2", (8, 12)), structure("separable", (1,)), structure("fire", (16, 32, 1))
+    ('Tucker-2, ranks 8, 12', 'separable', 'fire, 16 condensed, 32 by 1 × 1')
+    """
+    if operation not in _STRUCTURES:
+        return ", ".join([operation.replace("_", " "), *map(str, numbers)])
+    text = _STRUCTURES[operation]
+    if operation == "separable" and numbers[0] > 1:
+        text += ", {} kernels per input"
+    return text.format(*numbers)
+
+
+_STRUCTURES = {
+    "svd": "SVD, rank {}",
+    "spatial_svd": "spatial SVD, rank {}",
+    "cp": "CP, rank {}",
+    "tucker2": "Tucker-2, ranks {}, {}",
+    "stacked": "two 3 × 3, {} between",
+    "grouped": "{} groups",
+    "shuffled": "{} groups, channels sorted",
+    "separable": "separable",
+    "fire": "fire, {} condensed, {} by 1 × 1",
+}
+
+
+def error(share: float) -> str:
+    """A relative error as per cent; what is near zero is said to be.
+
+    >>> [error(e).replace("\\u00a0", " ") for e in (0.1234, 0.0004, 3e-7)]
+    ['12.3 %', '0.04 %', '< 0.01 %']
+    """
+    return percent(share, 1 if share >= 0.01 else 2) if share >= 1e-4 else f"< 0.01{_SPACE}%"
+
+
+def replaced(done: int, total: int, *, macs: tuple[int, int], params: tuple[int, int]) -> str:
+    """How many layers were replaced, and what they cost before and after, in one sentence.
+
+    >>> replaced(1, 2, macs=(100, 60), params=(50, 40))
+    '1 of 2 layers was replaced: 100 → 60 multiply-adds, 50 → 40 parameters.'
+    """
+    verb = "was" if done == 1 else "were"
+    costs = f"{count(macs[0])} → {count(macs[1])} multiply-adds, {count(params[0])} → {count(params[1])} parameters"
+    return f"{count(done)} of {count(total)} layers {verb} replaced: {costs}."
+
+
+def unspeeded(metrics: Mapping[str, Any]) -> str:
+    """A warning where a tenth of the multiply-adds or more has gone, and hardly a millisecond with them; else "".
+
+    Timed on ONNX Runtime; hardly: the median below 1.05 times the baseline's speed, or quartiles on both sides of 1.
+    """
+    baseline, final, speedup = metrics["baseline"], metrics["final"], metrics.get("speedup") or {}
+    if not speedup or final["macs"] > 0.9 * baseline["macs"]:
+        return ""
+    median, low, high = speedup["median"], speedup["q1"], speedup["q3"]
+    if median >= 1.05 and not low <= 1 <= high:
+        return ""
+    word = "hardly" if low > 1 else "no"
+    went = percent(1 - final["macs"] / max(baseline["macs"], 1), 0)
+    return (
+        f"Fewer multiply-adds, {word} fewer milliseconds: {went} of the multiply-adds are gone, but on ONNX Runtime "
+        f"the result runs at {median:.2f}x the baseline's speed (quartiles {low:.2f}x to {high:.2f}x)."
+    )
