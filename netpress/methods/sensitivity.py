@@ -87,7 +87,7 @@ def scan(
     sample = _sample(context, samples)
     if sample is None:
         raise RecipeError("a scan of the layers measures accuracy: it needs data, got none")
-    memory = _Memory(cache, _key(candidate, sample, settings or {}))
+    memory = _Memory(cache, _key(candidate, sample, {**(settings or {}), "seed": [context.seed, context.step]}))
     first = next(_measured(candidate, {"": [None]}, sample, context, memory))[1]
     layers = {layer.path: layer for layer in cost(candidate.net, candidate.inputs.shape).layers} if trials else {}
     rows: dict[str, list[Row]] = {}
