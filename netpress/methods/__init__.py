@@ -22,10 +22,21 @@ from netpress.candidate import Candidate, Context, Inputs, Method
 from netpress.errors import RecipeError
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
+from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
 
-__all__ = ["FilterPrune", "FoldBatchNorm", "WeightPrune", "WeightShare", "apply", "available", "examples", "find"]
+__all__ = [
+    "FilterPrune",
+    "FoldBatchNorm",
+    "Substitute",
+    "WeightPrune",
+    "WeightShare",
+    "apply",
+    "available",
+    "examples",
+    "find",
+]
 
 
 _PARTS = ("name", "revision", "gives", "preserves", "expand", "check", "apply")
