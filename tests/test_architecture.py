@@ -52,6 +52,7 @@ LONG_FILES: dict[str, str] = {}  # path -> why it is longer; never above 600
 LONG_BODIES: dict[str, str] = {}  # path:function -> why it is longer; never above 80
 MANY_ARGUMENTS = {
     "netpress/data/batches.py:batches": "one flat call is what training and evaluation loops read best",
+    "netpress/train/moments.py:moments": "two layers of two networks, and the images that both see",
 }
 
 

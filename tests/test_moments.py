@@ -153,6 +153,17 @@ def test_linear_layers_tokens_and_calls():
         moments(net, "mix", Tokens(twice=False), "mix", split, INPUTS)
 
 
+def test_a_network_as_its_own_teacher_is_passed_once():
+    net, _ = pair(padding=1)
+    calls = []
+    net[0].register_forward_hook(lambda *_: calls.append(1))
+    once = moments(net, "2", net, "2", images(100), INPUTS, places=5)
+    assert len(calls) == 2
+    twice = moments(net, "2", deepcopy(net), "2", images(100), INPUTS, places=5)
+    for name in ("patches", "crossed", "patch_mean", "output_mean", "output_square", "count"):
+        torch.testing.assert_close(getattr(once, name), getattr(twice, name), rtol=0, atol=0)
+
+
 def test_outputs_of_another_order_and_a_part_of_them():
     student, teacher = pair(padding=1)
     whole = moments(student, "2", teacher, "2", images(20), INPUTS)

@@ -149,30 +149,14 @@ def moments(  # noqa: PLR0913  two layers of two networks, and the images that b
     >>> found.count, tuple(found.patches.shape), found.whole[0, 0].item(), found.singular()
     (20, (1, 9, 9), 1.0, True)
     """
-    layer = _layer(student, at)
+    pair = _Pair((student, at), (teacher, of), places, seed)
     _check_images(split, inputs)
-    drawn = torch.Generator().manual_seed(seed)
-    sums, calls, seen = _Sums(getattr(layer, "groups", 1)), None, 0
+    sums, seen = _Sums(getattr(pair.layer, "groups", 1)), 0
     with torch.no_grad(), evaluating(student), evaluating(teacher):
         for x, _ in batches(split, size=CHUNK, mean=inputs.mean, std=inputs.std, seed=seed):
-            picks: list[_Picked] = []
-
-            def patches(layer: Any, x: Tensor, out: Tensor, picks: list[_Picked] = picks) -> Tensor:
-                picks.append(_pick(layer, out, places, drawn))
-                return _patches(layer, x, picks[-1].index)
-
-            def outputs(_layer: Any, _x: Tensor, out: Tensor, picks: list[_Picked] = picks) -> Tensor:
-                return _outputs(out, picks.pop(0), names=(at, of)) if picks else out  # one call too many: said below
-
-            few = x[: samples - seen]
-            ps = _read(student, at, patches, few, calls)
-            ys = _read(teacher, of, outputs, few, calls)
-            calls = len(ps)
-            if calls != len(ys) or not calls:
-                raise ModelError(f"{at} is called {calls} times, the teacher's {of} {len(ys)} times: expected as often")
-            for p, y in zip(ps, ys, strict=True):
+            for p, y in pair.read(x[: samples - seen]):
                 sums.add(p, y if channels is None else y[:, list(channels)], at)
-            seen += len(few)
+            seen += len(x)
             if seen >= samples:
                 break
     return sums.means()
@@ -277,6 +261,44 @@ class _Picked:
     axis: int  # of the channels
 
 
+class _Pair:
+    """Reads patches of one layer and outputs of another at the same random places of the same images."""
+
+    def __init__(self, ours: tuple[nn.Module, str], theirs: tuple[nn.Module, str], places: int, seed: int) -> None:
+        (self.student, self.at), (self.teacher, self.of) = ours, theirs
+        self.layer = _layer(self.student, self.at)
+        self.itself = self.student is self.teacher and self.at == self.of  # then one pass gives both
+        self.places, self.drawn = places, torch.Generator().manual_seed(seed)
+        self.picked: list[_Picked] = []
+        self.outputs: list[Tensor] = []
+        self.calls: int | None = None
+
+    def read(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Patches (G, N p, D) and outputs (N p, O), call by call."""
+        self.picked, self.outputs = [], []
+        patches = _read(self.student, self.at, self._patches, x, self.calls)
+        if not self.itself:
+            self.outputs = _read(self.teacher, self.of, self._outputs, x, self.calls)
+        self.calls, theirs = len(patches), len(self.outputs)
+        if self.calls != theirs or not theirs:
+            raise ModelError(
+                f"{self.at} is called {self.calls} times, the teacher's {self.of} {theirs} times: expected as often"
+            )
+        return list(zip(patches, self.outputs, strict=True))
+
+    def _patches(self, x: Tensor, out: Tensor) -> Tensor:
+        self.picked.append(_pick(self.layer, out, self.places, self.drawn))
+        at = self.picked[-1].index
+        if self.itself:
+            self.outputs.append(self._outputs(x, out))
+        return _patches(self.layer, x, at)
+
+    def _outputs(self, _x: Tensor, out: Tensor) -> Tensor:
+        if not self.picked:
+            return out  # one call too many, which is said when all are counted
+        return _outputs(out, self.picked.pop(0), names=(self.at, self.of))
+
+
 def _check_images(split: Images, inputs: Inputs) -> None:
     got = tuple(split.images.shape[1:])
     if not len(split):
@@ -293,13 +315,13 @@ def _layer(net: nn.Module, path: str) -> nn.Conv2d | nn.Linear:
 
 
 def _read(
-    net: nn.Module, path: str, take: Callable[[Any, Tensor, Tensor], Tensor], x: Tensor, calls: int | None
+    net: nn.Module, path: str, take: Callable[[Tensor, Tensor], Tensor], x: Tensor, calls: int | None
 ) -> list[Tensor]:
     """What `take` gives at each call of a module; with `calls`, the pass ends at that call."""
     found: list[Tensor] = []
 
-    def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        found.append(take(module, args[0], out))  # at once: what follows may write into the output
+    def hook(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        found.append(take(args[0], out))  # at once: what follows may write into the output
         if len(found) == calls:
             raise _Reached
 
