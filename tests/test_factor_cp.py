@@ -62,12 +62,13 @@ class TestDegeneracy:
         found = cp(W, 2, sweeps=1000)
         assert found.degenerate is not None
         assert found.degenerate.startswith("terms 0 and 1 nearly cancel: cosine -0.9")
+        assert found.ridge > 1e-10
         assert strain(found, W) <= LIMIT
         assert found.error < 0.1
 
     def test_left_to_itself_it_would_grow(self, monkeypatch):
         """The saboteur: without the ladder of ridges the terms pass the limit, so the test above can fail."""
-        monkeypatch.setattr("netpress.factor.cp._HARDER", ())
+        monkeypatch.setattr("netpress.factor.cp._HARDER", ())  # LIMIT stays: it stops the sweeps where it is passed
         W = border()
         found = cp(W, 2, sweeps=1000)
         assert strain(found, W) > LIMIT
@@ -85,6 +86,20 @@ class TestDegeneracy:
         found = cp(W, rank)
         assert strain(found, W) <= LIMIT * (1 + 1e-9)
         assert found.error < 1
+
+    def test_a_trained_kernel_is_bounded_at_little_cost(self, data_root, monkeypatch):
+        held = torch.load(
+            data_root / "weights/resnet-cifar10/resnet20-12fca82f.th", map_location="cpu", weights_only=True
+        )
+        W = held["state_dict"]["module.layer2.1.conv1.weight"].double()
+        found = cp(W, 32)
+        assert strain(found, W) <= LIMIT
+        assert found.ridge > 1e-10
+        assert found.degenerate is None
+        monkeypatch.setattr("netpress.factor.cp.LIMIT", float("inf"))
+        free = cp(W, 32)
+        assert strain(free, W) > 2 * LIMIT
+        assert found.error < 1.02 * free.error
 
     def test_a_large_ridge_bounds_the_terms_by_itself(self):
         W = border()

@@ -12,8 +12,9 @@ by nested SVDs, of which the largest are taken; a warm start keeps the terms tha
 left.
 
 Degeneracy: where fewer terms fit ever better as they grow and cancel each other (a kernel whose border rank is below
-its rank), the root of sum n_r^2 over ||W|| grows without bound. Past a limit that is named, and the ridge is raised
-until the limit is kept.
+its rank), the root of sum n_r^2 over ||W|| grows without bound. Past a limit the ridge is raised until the limit is
+kept. With trained kernels that is the rule, and mostly costs next to nothing; a fit counts as degenerate, and the terms
+are named, where without it the error was clearly less.
 
 Source: Lebedev et al. 2015 for the layers; Mitchell, Ye and De Sterck 2020 for the extrapolation; de Silva and Lim
 2008 for degeneracy. The ridge on the terms' norms and the start are ours.
@@ -32,7 +33,8 @@ from netpress.factor.structure import Rebuilt, Refused
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]  # A (O, R), B (I, R), C (kh, R), D (kw, R)
 
 LIMIT = 5.0
-"""Root of the sum of the terms' squared norms over the kernel's norm, above which a fit counts as degenerate."""
+"""Root of the sum of the terms' squared norms over the kernel's norm, above which the ridge is raised."""
+_WORSE = 1.25  # error over that before the ridge was raised, above which the fit counts as degenerate
 _HARDER = (1e-4, 1e-3, 1e-2, LIMIT**-2)  # ridges tried then; the last one keeps LIMIT by the bound above
 _PATIENCE = 60  # sweeps after which terms beyond LIMIT are not expected to come back
 _TRIAL_SWEEPS = 8  # of each start before the best is followed
@@ -50,7 +52,8 @@ class Cp:
         horizontal: (R, kw).
         expand: (O, R).
         error: ||W - W'|| / ||W||; 0 for a kernel of zeros.
-        degenerate: where terms had to be kept from cancelling each other, which and how far; else None.
+        ridge: that it was made with: above the one asked for where terms had to be kept from cancelling each other.
+        degenerate: where that has cost much of the fit, which terms cancelled and how far; else None.
         sweeps: how many were made, those of starts not followed included.
     """
 
@@ -59,6 +62,7 @@ class Cp:
     horizontal: Tensor
     expand: Tensor
     error: float
+    ridge: float
     degenerate: str | None
     sweeps: int
 
@@ -107,18 +111,16 @@ def cp(
     W = W.detach().double()
     whole = float(W.square().sum())
     if whole == 0:
-        return _finished(W, _State(_drawn(W, rank, seed), W.new_zeros(rank), 0.0, 0.0, 0), None)
+        return _finished(W, _State(_drawn(W, rank, seed), W.new_zeros(rank), 0.0, 0.0, 0), ridge, None)
     scaled = W / whole**0.5
     state = _begun(scaled, rank, start, ridge, seed)
-    state = _descended(scaled, state, ridge, sweeps, _TOLERANCE)
-    degenerate = None
+    free = state = _descended(scaled, state, ridge, sweeps, _TOLERANCE)
     for harder in _HARDER:
-        if _strain(state) <= LIMIT:
-            break
-        degenerate = degenerate or _named(state)
-        if harder > ridge:
-            state = _descended(scaled, state, harder, sweeps, _TOLERANCE)
-    return _finished(W, state, degenerate)
+        if harder > ridge and _strain(state) > LIMIT:
+            ridge = harder
+            state = _descended(scaled, state, ridge, sweeps, _TOLERANCE)
+    worse = state.error > _WORSE**2 * max(free.error, _FLOOR)
+    return _finished(W, state, ridge, _named(free) if worse else None)
 
 
 def as_rebuilt(found: Cp) -> Rebuilt:
@@ -285,14 +287,14 @@ def _named(state: _State) -> str:
     i, j = sorted(divmod(int(shared.argmin()), len(cosines)))
     return (
         f"terms {i} and {j} nearly cancel: cosine {float(cosines[i, j]):.3f}, norms {float(state.norms[i]):.3g} and "
-        f"{float(state.norms[j]):.3g} times the kernel's, all terms {_strain(state):.3g} times; ridge raised"
+        f"{float(state.norms[j]):.3g} times the kernel's, all terms {_strain(state):.3g} times"
     )
 
 
-def _finished(W: Tensor, state: _State, degenerate: str | None) -> Cp:
+def _finished(W: Tensor, state: _State, ridge: float, degenerate: str | None) -> Cp:
     """Norms spread over the four factors, and the error as it is."""
     size = float(W.norm())
     share = (state.norms * size) ** 0.25
     A, B, C, D = (factor * share for factor in state.columns)
     error = float((W - _composed((A, B, C, D))).norm()) / size if size else 0.0
-    return Cp(B.T, C.T, D.T, A, error, degenerate, state.sweeps)
+    return Cp(B.T, C.T, D.T, A, error, ridge, degenerate, state.sweeps)
