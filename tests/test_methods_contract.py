@@ -12,7 +12,7 @@ import pytest
 import torch
 import toy_nets
 from contract import one_thread  # noqa: F401
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from netpress import methods, recipe, store
@@ -127,11 +127,20 @@ def bad_values(kind: Any) -> Iterator[Any]:
     elif origin is dict:
         yield from ({"default": value} for value in bad_values(arguments[1]))
     elif origin is Union or type(kind).__name__ == "UnionType":
-        yield from (value for argument in arguments for value in bad_values(argument))
+        found = (value for argument in arguments for value in bad_values(argument))
+        yield from (value for value in found if not allowed(kind, value))  # bad for one may be good for another
     elif kind is bool:
         yield "perhaps"
     elif kind is str:
         yield 17
+
+
+def allowed(kind: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def beyond(kind: Any, notes: tuple[Any, ...]) -> Iterator[Any]:
