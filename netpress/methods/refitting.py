@@ -105,7 +105,7 @@ def refit(student: nn.Module, path: str, operation: str, original: nn.Module, im
         size = float(found.output_square.sum())
         lost += found.error(layer.weight, layer.bias) ** 2 * size
         whole += size
-        singular = singular or found.singular()
+        singular = singular or (found if bias is None else found.centred()).singular()
     return Refitted((lost / whole) ** 0.5 if whole else 0.0, singular)
 
 
