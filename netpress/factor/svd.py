@@ -144,9 +144,9 @@ def _projected(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Te
     drawn = torch.randn(matrix.shape[1], rank + _OVERSAMPLED, generator=generator, dtype=matrix.dtype)
     blocks = [torch.linalg.qr(matrix @ drawn.to(matrix.device))[0]]
     for _ in range(_POWER_STEPS):
-        blocks.append(torch.linalg.qr(matrix @ (matrix.T @ blocks[-1]))[0])
+        blocks.append(torch.linalg.qr(matrix @ (blocks[-1].T @ matrix).T)[0])
     basis = torch.linalg.qr(torch.cat(blocks, 1))[0]
-    rows, small = torch.linalg.qr(matrix.T @ basis)
+    rows, small = torch.linalg.qr((basis.T @ matrix).T)
     left, values, right = torch.linalg.svd(small.T, full_matrices=False)
     return basis @ left[:, :rank], values[:rank], right[:rank] @ rows.T
 
