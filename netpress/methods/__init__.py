@@ -22,14 +22,15 @@ from netpress.candidate import Candidate, Context, Inputs, Method
 from netpress.errors import RecipeError
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
-from netpress.methods.substitute import Substitute
 from netpress.methods.low_rank import LowRank
+from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
 
 __all__ = [
     "FilterPrune",
     "FoldBatchNorm",
+    "LowRank",
     "Substitute",
     "WeightPrune",
     "WeightShare",
@@ -89,13 +90,16 @@ def find(name: str) -> type[Any]:
     return methods[name]
 
 
-def apply(method: Method, net: nn.Module, *, example: torch.Tensor, **context: Any) -> Candidate:
+def apply(
+    method: Method, net: nn.Module, *, example: torch.Tensor, inputs: Inputs | None = None, **context: Any
+) -> Candidate:
     """Apply one method to any network.
 
     Args:
         method: e.g. `WeightPrune(sparsity=0.9)`.
         net: left untouched; masks of `torch.nn.utils.prune` become forms of the candidate.
         example: one batch of normalised images (N, C, H, W).
+        inputs: shape and normalisation of the images; needed where the method looks at `train` or `validation`.
         context: further fields of `Context`, e.g. `train`, `seed`.
 
     Returns:
@@ -109,7 +113,7 @@ def apply(method: Method, net: nn.Module, *, example: torch.Tensor, **context: A
     4
     """
     plain, forms = adopt(net)
-    candidate = Candidate(plain, forms, inputs=Inputs(tuple(example.shape[1:])))
+    candidate = Candidate(plain, forms, inputs=inputs or Inputs(tuple(example.shape[1:])))
     if lost := sorted(candidate.traits - method.preserves):
         raise RecipeError(f"{method.name} would break the {lost[0]!r} form that the network came with")
     for part in method.expand():

@@ -14,14 +14,14 @@ import torch
 from netpress import graph, store
 from netpress.budget import BYTES, COUNT, TIME
 from netpress.candidate import Candidate
-from netpress.codec import stored
 from netpress.errors import ModelError
-from netpress.forms import Form, select, symbols
+from netpress.forms import Form, select
 from netpress.graph import Coupling
 from netpress.graph.edit import positions
 from netpress.graph.run import to_meta
 from netpress.measure.cost import cost
 from netpress.measure.latency import latency
+from netpress.methods.file_bytes import coded, overhead
 from netpress.methods.filter_choice import Flags
 from netpress.runtime import graph_bytes
 
@@ -118,22 +118,8 @@ def _tensors(candidate: Candidate) -> dict[str, torch.Tensor]:
 
 
 def _file_bytes(candidate: Candidate, coupling: Coupling, near: Flags) -> Callable[[Flags], float]:
-    """To write a graph takes a hundred times as long as to code the tensors, so it is done once."""
-    with tempfile.TemporaryDirectory() as folder:
-        overhead = store.save(pruned(candidate, coupling, near), Path(folder) / "near.press").overhead_bytes
-
-    def by_tensor(kept: Flags) -> float:
-        small = pruned(candidate, coupling, kept)
-        held = {id(t): (name, t) for name, t in reversed(small.net.state_dict(keep_vars=True).items())}  # tied: once
-        return float(overhead + sum(_coded(name, t, small.forms) for name, t in held.values()))
-
-    return by_tensor
-
-
-def _coded(name: str, tensor: torch.Tensor, forms: Mapping[str, Form]) -> int:
-    if name.rpartition(".")[2] == "num_batches_tracked":  # is not stored
-        return 0
-    return len(stored.pack(symbols(forms.get(name, Form()), tensor.detach()), "auto").data)
+    extra = overhead(pruned(candidate, coupling, near))
+    return lambda kept: float(extra + coded(pruned(candidate, coupling, kept)))
 
 
 def _milliseconds(candidate: Candidate, coupling: Coupling, kept: Flags) -> float:

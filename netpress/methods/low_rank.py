@@ -14,8 +14,8 @@ from torch import nn
 from netpress.budget import Bytes, Count
 from netpress.candidate import Candidate, Context, Record
 from netpress.errors import RecipeError
-from netpress.methods.low_rank_choice import Choice, Settings, choose, sites_of
-from netpress.methods.low_rank_fit import Fitter
+from netpress.methods.rank_fit import Fitter
+from netpress.methods.rank_settings import Choice, Settings, choose, sites_of
 from netpress.methods.refitting import Calibration, calibration
 from netpress.methods.replaceable import Chosen, Layer, find
 from netpress.methods.replacing import Done, notes, rows, settle, unspared

@@ -12,7 +12,7 @@ from torch import nn
 
 from netpress.errors import ModelError
 from netpress.zoo.blocks import condense, he_uniform
-from netpress.zoo.checks import check_count, check_image
+from netpress.zoo.checks import check_choice, check_count, check_image
 from netpress.zoo.variant import Variant
 
 VARIANTS = {
@@ -30,7 +30,13 @@ VARIANTS = {
 
 
 def build(
-    *, modules: int, width: int, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.1
+    *,
+    modules: int,
+    width: int,
+    module: str = "condense",
+    num_classes: int = 10,
+    in_channels: int = 3,
+    dropout: float = 0.1,
 ) -> nn.Sequential:
     """Build `conv1 relu1 pool1 module1 module2 pool2 module3 ... pool flatten drop fc`, fully convolutional.
 
@@ -41,6 +47,7 @@ def build(
     Args:
         modules: condense modules, 1 to 10.
         width: outputs C of the first pair, a multiple of 8; conv1 has half as many.
+        module: "condense", or "plain": one 3×3 convolution and ReLU, what the condense module is compared with.
         num_classes: outputs.
         in_channels: channels of the image.
         dropout: probability of zeroing before the classifier.
@@ -58,6 +65,7 @@ def build(
     check_image(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
     check_count("modules", modules, most=10)
     check_count("width", width, most=4096)
+    check_choice("module", module, ("condense", "plain"))
     if width % 8:
         raise ModelError(f"zoo: setting width must be a multiple of 8, got {width}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(
@@ -70,7 +78,11 @@ def build(
         outputs = width * 2 ** (i // 2)
         if i > 0 and i % 2 == 0:
             layers[f"pool{i // 2 + 1}"] = nn.MaxPool2d(2, ceil_mode=True)
-        layers[f"module{i + 1}"] = condense(inputs, outputs // 8, 3 * outputs // 4, outputs // 4)
+        layers[f"module{i + 1}"] = (
+            condense(inputs, outputs // 8, 3 * outputs // 4, outputs // 4)
+            if module == "condense"
+            else nn.Sequential(OrderedDict(conv3x3=nn.Conv2d(inputs, outputs, 3, padding=1), relu=nn.ReLU()))
+        )
         inputs = outputs
     layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     layers |= {"drop": nn.Dropout(dropout), "fc": nn.Linear(inputs, num_classes)}

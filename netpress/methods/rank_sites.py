@@ -17,8 +17,7 @@ from netpress.methods.replacing import price
 
 Operation = Literal["svd", "spatial_svd", "cp", "tucker2"]
 Numbers = tuple[int, ...]
-POINTS = 24
-CP_POINTS = 6
+CP_POINTS = 6  # each is an iteration of its own
 _LARGE = 4_000_000  # entries of a matrix whose singular values are only looked up as far as they are needed
 
 
@@ -77,6 +76,9 @@ class Site:
 
     def price(self, numbers: Numbers) -> tuple[int, int]:
         """Multiply-adds and parameters of the factors."""
+        if len(numbers) == 1 and 2 < numbers[0] <= max(self.full[0], 2):  # linear in one rank: two prices tell all
+            one, two = self.price((1,)), self.price((2,))
+            return one[0] + (numbers[0] - 1) * (two[0] - one[0]), one[1] + (numbers[0] - 1) * (two[1] - one[1])
         if numbers not in self._prices:
             self._prices[numbers] = price(self.module, self.operation, numbers, self.layer.inputs)
         return self._prices[numbers]
@@ -144,9 +146,9 @@ class Site:
 
     def _pairs(self) -> Iterator[Numbers]:
         """Pairs of ranks that grow together: at every level of energy the least that keep it."""
-        levels = torch.cat(self._curves()).unique().flip(0)
+        levels = {float(level) for curve in self._curves() for level in curve}
         seen: set[Numbers] = set()
-        for level in levels.tolist():
+        for level in sorted(levels, reverse=True):
             numbers = self.up(tuple(max(1, int((curve > level + 1e-15).sum())) for curve in self._curves()))
             if numbers not in seen:
                 seen.add(numbers)
@@ -162,23 +164,22 @@ class Site:
                 matrices = [svd.spatial_matrix(weight)]
             case _:
                 matrices = [weight.flatten(1)]
-        found = tuple(bayes.vbmf_rank(matrix) for matrix in matrices)
+        found = tuple(bayes.evidence(matrix).rank for matrix in matrices)
         return self.up(found) if all(found) else None
 
     # --- choices ---
 
-    def options(self, points: int | None = None) -> list[Option]:
-        """The layer as it is, and some ranks that save, with the logarithm of the energy kept as damage."""
+    def options(self, points: int) -> list[Option]:
+        """The layer as it is, and so many ranks that save, with the logarithm of the energy kept as damage."""
         found = [Option((), self.layer.macs, self.layer.params, 0.0)]
-        for numbers in self._some(points):
+        for numbers in self._some(min(points, CP_POINTS) if self.operation == "cp" else points):
             macs, params = self.price(numbers)
             if macs < self.layer.macs or params < self.layer.params:
                 found.append(Option(numbers, macs, params, -math.log(max(1 - self.lost(numbers), 1e-9))))
         return found
 
-    def _some(self, points: int | None) -> list[Numbers]:
+    def _some(self, count: int) -> list[Numbers]:
         """Numbers from 1 up to where nothing is saved any more, evenly by their logarithm."""
-        count = points or (CP_POINTS if self.operation == "cp" else POINTS)
         if self.operation == "tucker2":
             path = [n for k, n in enumerate(self._pairs()) if k == 0 or self.price(n)[0] < self.layer.macs]
             return [path[round(k)] for k in sorted(set(torch.linspace(0, len(path) - 1, count).round().tolist()))]

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from netpress import store
 from netpress.budget import BYTES, COUNT, amount
 from netpress.candidate import Candidate, Context
 from netpress.errors import BudgetError, RecipeError
 from netpress.factor import Refused
 from netpress.measure.cost import cost
-from netpress.methods.low_rank_fit import Fitter
-from netpress.methods.low_rank_ranks import Numbers, Site
+from netpress.methods.file_bytes import coded, overhead
 from netpress.methods.rank_choice import Option, allocate
+from netpress.methods.rank_fit import Fitter
+from netpress.methods.rank_sites import Numbers, Site
 from netpress.methods.refitting import Calibration
 from netpress.methods.replaceable import Layer
 from netpress.methods.replacing import settle
@@ -30,6 +28,7 @@ from netpress.methods.targets import choose as choose_for
 from netpress.train.moments import moments
 
 SCAN_POINTS = 5
+_POINTS, _ALL_POINTS = 24, 1200
 _TRIES = 8
 _NEAR = 0.02
 
@@ -178,42 +177,47 @@ def _sized(
     pick: Callable[[float], list[tuple[Site, Numbers]]],
     params: int,
 ) -> list[tuple[Site, Numbers]]:
-    """Ranks whose file is within the bytes: parameters are what is bought, real files say for how much."""
-    whole = _bytes(candidate, context, [])
+    """Ranks whose file is within the bytes: parameters are what is bought, coded tensors say for how much."""
+    extra = overhead(candidate)
+    whole = extra + coded(candidate)
     limit = amount(settings.value, BYTES, baseline=whole)
-    target, best = params * min(1.0, limit / whole), None
     if limit >= whole:
         return []
+    target, best = params * limit / whole, None
     for _ in range(_TRIES):
-        found = pick(target)
-        size = _bytes(candidate, context, found)
+        small = _small(candidate, context, found := pick(target))
+        size = extra + coded(small)
+        if size <= limit:
+            extra = overhead(small)  # the graph has grown with the layers
+            size = extra + coded(small)
         if size <= limit:
             best = found
             if size >= (1 - _NEAR) * limit:
                 break
         target -= (size - (1 - _NEAR / 2) * limit) / 4  # bytes of a float32
     if best is None:
-        raise BudgetError(f"low_rank: max_size = {settings.value}: no file of at most {limit:,.6g} bytes was found")
+        raise BudgetError(
+            f"low_rank: max_size = {settings.value}: {limit:,.6g} bytes cannot be met; the nearest that was found is "
+            f"{size:,} of {whole:,}"
+        )
     return best
 
 
-def _bytes(candidate: Candidate, context: Context, chosen: Sequence[tuple[Site, Numbers]]) -> int:
-    """Size of the file with these ranks, written and measured."""
+def _small(candidate: Candidate, context: Context, chosen: Sequence[tuple[Site, Numbers]]) -> Candidate:
+    """The candidate with these ranks, fitted to the weights."""
     net = deepcopy(candidate.net)
     plain = Fitter(candidate.net, "weights", None, "none")
     done = {site.layer.path: plain.put(net, site, numbers) for site, numbers in chosen}
-    small = settle(candidate, net, done, context.example)
-    with tempfile.TemporaryDirectory() as folder:
-        store.save(small, path := Path(folder) / "small.press")
-        return path.stat().st_size
+    return settle(candidate, net, done, context.example)
 
 
 def _options(
     settings: Settings, sites: Sequence[Site], candidate: Candidate, context: Context, fitter: Fitter
-) -> tuple[dict[str, Sequence[Option]], list[Any]]:
+) -> tuple[Mapping[str, Sequence[Option]], list[Any]]:
     """Per layer what it can be, with the damage by energy or as measured; and the rows of the scan."""
     if settings.allocation == "energy":
-        return {site.layer.path: site.options() for site in sites}, []
+        points = max(_POINTS, _ALL_POINTS // max(len(sites), 1))
+        return {site.layer.path: site.options(points) for site in sites}, []
     plans = {site.layer.path: site.options(SCAN_POINTS) for site in sites}
     by_path = {site.layer.path: site for site in sites}
     trials = {

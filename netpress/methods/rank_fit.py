@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from netpress.factor.compose import relative_error
 from netpress.factor.structure import refusal
-from netpress.methods.low_rank_ranks import Numbers, Site, decomposed
+from netpress.methods.rank_sites import Numbers, Site, decomposed
 from netpress.methods.refitting import Calibration, refit
 from netpress.methods.replacing import Done, instead, put
 from netpress.train.moments import Moments, moments, target
