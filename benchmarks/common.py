@@ -5,10 +5,16 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from netpress.candidate import Candidate
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before numpy is imported: import this module first
@@ -67,6 +73,16 @@ def spread(seconds: list[float]) -> str:
 
 
 OPERATORS: list[object] = []  # kept alive: declarations go with the object
+
+
+def graph(candidate: "Candidate") -> bytes:
+    """The ONNX model as the runtime opens it."""
+    from netpress import store  # not every benchmark needs PyTorch
+    from netpress.runtime import graph_bytes
+
+    with tempfile.TemporaryDirectory() as folder:
+        store.save(candidate, path := Path(folder) / "net.press", codec="bits")
+        return graph_bytes(path)
 
 
 def declare_operators() -> None:

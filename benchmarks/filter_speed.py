@@ -10,28 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from pathlib import Path
 
 import common
 import numpy as np
 import torch
 
-from netpress import methods, store, zoo
+from netpress import methods, zoo
 from netpress.candidate import Candidate, Inputs
 from netpress.codec.header import Arch
 from netpress.measure import cost, latency, speedup
-from netpress.runtime import graph_bytes
 
 CASES = (("resnet18", "50%", (8, 1)), ("cifar-resnet20", "60%", (8, 4, 1)))
 FASTER = 1.6
-
-
-def graph(candidate: Candidate) -> bytes:
-    """The ONNX model as the runtime opens it."""
-    with tempfile.TemporaryDirectory() as folder:
-        store.save(candidate, path := Path(folder) / "net.press", codec="bits")
-        return graph_bytes(path)
 
 
 def main() -> int:
@@ -55,7 +45,7 @@ def main() -> int:
             method = methods.FilterPrune(max_macs=limit, round_to=width)
             found[f"round_to={width}"] = methods.apply(method, before.net, example=torch.zeros(1, *shape))
         x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
-        timings = latency({k: graph(c) for k, c in found.items()}, x, threads=1, rounds=options.rounds)
+        timings = latency({k: common.graph(c) for k, c in found.items()}, x, threads=1, rounds=options.rounds)
         whole = cost(before.net, shape).macs
         for key, candidate in found.items():
             macs, t = cost(candidate.net, shape).macs, timings[key]

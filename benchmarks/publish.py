@@ -1,7 +1,7 @@
 """Put what the benchmarks printed into the pages: docs/results/NAME.txt between the markers of NAME.
 
     python benchmarks/kmeans.py --check | tee docs/results/kmeans.txt
-    python benchmarks/publish.py            # writes docs/benchmarks.md and README.md anew
+    python benchmarks/publish.py            # writes the pages anew
     python benchmarks/publish.py --check    # exits 1 where a page says something else than the results
 
 A benchmark's last line is its JSON, which the pages leave out.
@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/benchmarks.md", "docs/models.md", "README.md")
+PAGES = ("docs/benchmarks.md", "docs/models.md", "docs/low-rank.md", "README.md")
 _BLOCK = re.compile(r"(<!-- results: ([a-z0-9-]+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
