@@ -1,6 +1,7 @@
 """Low rank on networks: exact where it can be, within budgets, honest about what stays; bad input in one line."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from contract import one_thread  # noqa: F401
 from torch import nn
 
 import netpress as nxp
-from netpress.candidate import Inputs
+from netpress.arch import open_network
+from netpress.candidate import Candidate, Context, Inputs
+from netpress.codec.header import Arch
 from netpress.errors import BudgetError, DataError, ModelError, RecipeError
 from netpress.measure import cost
-from netpress.methods import FilterPrune, LowRank, WeightPrune, WeightShare, apply
+from netpress.methods import FilterPrune, LowRank, Substitute, WeightPrune, WeightShare, apply
 from netpress.methods.rank_sites import _largest, _least
 from netpress.recipe import parse
 from netpress.runtime import Session
@@ -149,8 +152,6 @@ def test_a_budget_out_of_reach_says_the_nearest():
 
 
 def test_a_scan_decides_and_is_remembered(tmp_path):
-    from dataclasses import replace
-
     before, context = toy_nets.toy_candidate("plain"), replace(toy_nets.toy_context(), scratch=tmp_path)
     method = LowRank(max_macs="60%", allocation="scan", scan_samples=32)
     first = method.apply(before, context)
@@ -238,7 +239,7 @@ def test_degenerate_terms_are_named_and_replaced_as_told(fallback, operation):
 
 
 def test_the_file_loads_without_the_network_and_runs_without_torch(tmp_path):
-    small = LowRank(kind="tucker2", max_macs="40%").apply(candidate := zoo_candidate(), toy_nets_context(candidate))
+    small = LowRank(kind="tucker2", max_macs="40%").apply(zoo_candidate(), lenet_context())
     nxp.save(small, path := tmp_path / "small.press")
     x = images()
     expected = small.net.eval()(x)
@@ -247,22 +248,41 @@ def test_the_file_loads_without_the_network_and_runs_without_torch(tmp_path):
     assert abs(answers - expected.detach().numpy()).max() < 1e-4
 
 
-def zoo_candidate():
-    from netpress.candidate import Candidate, Inputs
-    from netpress.codec.header import Arch
+@pytest.mark.parametrize("spec", ["torchvision:resnet18", "timm:resnet10t"])
+def test_libraries_networks_load_again_by_name_alone(spec, tmp_path):
+    named = open_network(spec, shape=(3, 32, 32), classes=5)
+    candidate = Candidate(named.net.eval(), arch=named.arch, inputs=Inputs((3, 32, 32)))
+    context = Context(example=torch.zeros(1, 3, 32, 32))
+    small = Substitute("separable", layers=("layer4.*",)).apply(candidate, context)
+    small = LowRank(kind="spatial_svd", keep=0.5, layers=("layer2.*",)).apply(small, context)
+    assert {edit[0] for edit in small.arch.edits} == {"separable", "spatial_svd", "svd"}
+    nxp.save(small, path := tmp_path / "small.press")
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(nxp.load(path).net.eval()(x), small.net.eval()(x), rtol=0, atol=0)
 
+
+def test_a_network_of_ones_own_is_edited_when_it_is_loaded(tmp_path):
+    net = toy_nets.Residual().eval()
+    small = apply(LowRank(kind="tucker2", rank=(3, 4)), net, example=torch.zeros(1, 1, 8, 8))
+    nxp.save(small, path := tmp_path / "small.press")
+    with pytest.raises(ModelError, match="network of your own"):
+        nxp.load(path)
+    x = torch.rand(2, 1, 8, 8)
+    back = nxp.load(path, into=toy_nets.Residual())
+    torch.testing.assert_close(back.net.eval()(x), small.net.eval()(x), rtol=0, atol=0)
+
+
+def zoo_candidate():
     return Candidate(lenet(), arch=Arch("zoo", "lenet5"), inputs=Inputs((1, 28, 28), (0.5,), (0.5,)))
 
 
-def toy_nets_context(_candidate):
-    from netpress.candidate import Context
-
+def lenet_context():
     return Context(example=images()[:1])
 
 
 def test_prune_then_low_rank_then_share_then_pack(tmp_path):
     candidate = zoo_candidate()
-    context = toy_nets_context(candidate)
+    context = lenet_context()
     steps = [FilterPrune(keep=0.6), LowRank(kind="svd", keep=0.5), WeightPrune(sparsity=0.5), WeightShare(bits=4)]
     sizes = []
     for step in steps:
@@ -279,7 +299,7 @@ def test_prune_then_low_rank_then_share_then_pack(tmp_path):
 
 def test_low_rank_twice_divides_the_parts_again():
     candidate = zoo_candidate()
-    context = toy_nets_context(candidate)
+    context = lenet_context()
     once = LowRank(kind="tucker2", keep=0.6).apply(candidate, context)
     twice = LowRank(kind="spatial_svd", keep=0.6).apply(once, context)
     assert isinstance(twice.net.conv2.core, nn.Sequential)
@@ -343,8 +363,6 @@ def test_ranks_above_the_full_one_leave_a_layer_alone_where_it_was_not_named():
 def test_calibration_images_of_another_shape():
     before = toy_nets.toy_candidate("plain")
     other = nxp.data.Split(torch.zeros(8, 3, 9, 9, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
-    from dataclasses import replace
-
     with pytest.raises(DataError, match=r"expected images of shape \(1, 8, 8\)"):
         LowRank(keep=0.5, objective="outputs").apply(before, replace(toy_nets.toy_context(), train=other))
 
