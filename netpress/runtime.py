@@ -12,8 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from netpress.codec import container, onnx_bytes
-from netpress.codec.container import Press
+from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Header
+from netpress.codec.quantized import quantized
 from netpress.errors import DataError, FileError
 
 Logits = NDArray[np.float32]
@@ -179,10 +180,20 @@ def _model(press: Press) -> bytes:
         index = onnx_bytes.tensor_index(name)
         if index >= len(press.tensors):
             raise FileError(f"graph: wants tensor {name}, the file holds {len(press.tensors)}")
-        if "." in name:
-            raise FileError(f"graph: wants {name}: written by a newer version; update netpress")
-        tensors[name] = press.tensors[index].restore()
+        tensors[name] = _tensor(press.tensors[index], name)
     return onnx_bytes.with_initializers(press.graph, tensors)
+
+
+def _tensor(tensor: Tensor, name: str) -> NDArray[np.generic]:
+    """What the graph calls `name`: the restored tensor, or a part of one on an integer grid."""
+    _, _, part = name.partition(".")
+    if not part:
+        return tensor.restore()
+    try:
+        found: NDArray[np.generic] = getattr(quantized(tensor.unpack()), part)
+    except FileError as error:
+        raise FileError(f"graph: wants {name}, tensor {tensor.name!r}: {error}") from None
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -12,9 +12,10 @@ from unittest import mock
 import numpy as np
 from graphs import model, node
 
-from netpress.codec import chains, container, stored
+from netpress.codec import chains, container, sides, stored
 from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Arch, Header
+from netpress.codec.sides import Side
 from netpress.codec.stored import Stored
 from netpress.runtime import Session
 
@@ -139,7 +140,71 @@ def small_network():
     return Press(about, tensors, graph.SerializeToString())
 
 
-FILES = {"v1-every-chain": every_chain, "v1-long-streams": long_streams, "v1-small-network": small_network}
+def sided(shape, form, *, axes=(), bits=0, salt=0, everywhere=False, trained=False):
+    """Signs, integers, or a table on a grid."""
+    elements = int(np.prod(shape))
+    positions = None if everywhere else sparse(shape, "free", salt=salt).positions
+    count = elements if positions is None else len(positions)
+    size = (1,) if form == "shared" else sides.scale_shape(shape, axes)
+    scale = ((numbers(int(np.prod(size)), salt) + 1) / 1013).astype(np.float32).reshape(size)
+    side = Side(scale, axes, trained, bits, (1 << bits) // 2)
+    codes = numbers(count, salt + 1) ** 2 % (9 if form == "shared" else side.alphabet)
+    table = sides.values(side, numbers(9, salt) % side.alphabet, (1,)) if form == "shared" else None
+    return Stored(shape, form, "float32", positions, codes, table, side=side)
+
+
+def patterns_and_integers():
+    """What version 1.1 added, in every chain; and a graph that takes integers."""
+    tensors = []
+    for salt, place in enumerate(["mask", *(f"rel{b}" for b in chains.GAP_BITS)]):
+        for coder in chains.CODERS:
+            for form, bits in (("signs", 0), ("affine", 2 + salt), ("shared", 8 - salt)):
+                axes = () if form == "shared" else ((), (0,), (0, 1))[salt % 3]
+                value = sided((4, 6, 3, 3), form, axes=axes, bits=bits, salt=salt, trained=salt % 2 == 0)
+                tensors.append(with_chain(f"{form}.{place}.{coder}", value, place, coder))
+    for coder in chains.CODERS:
+        for form, bits in (("signs", 0), ("affine", 8), ("shared", 5)):
+            tensors.append(Tensor.of(f"{form}.{coder}", sided((5, 7), form, bits=bits, everywhere=True), coder))
+    half = Side(np.float32([[0.5, 0, -2]]), (1,), True)
+    tensors.append(Tensor.of("half", Stored((2, 3), "signs", "float32", None, np.arange(6) % 2, side=half)))
+    edges = Side(np.float32([2.0**-126, 2.0**119]), (0,), False, 8, 255)
+    tensors.append(Tensor.of("edges", Stored((2,), "affine", "float32", None, np.array([0, 0]), side=edges)))
+    tensors.append(Tensor.of("nothing", sided((0, 3), "signs", axes=(0,), everywhere=True)))
+    return Press(Header(Arch("own", "PatternsAndIntegers"), (1,)), tuple(tensors))
+
+
+def integer_network():
+    """A network that runs on integers: a convolution per channel, a linear layer with a table, one of signs."""
+    graph = model(
+        [
+            node("DequantizeLinear", "t0.codes t0.scale t0.zero", "0", axis=0),
+            node("Conv", "x 0 t1", "1", pads=[1, 1, 1, 1]),
+            node("Relu", "1", "2"),
+            node("GlobalAveragePool", "2", "3"),
+            node("Flatten", "3", "4"),
+            node("DequantizeLinear", "t2.codes t2.scale t2.zero", "5"),
+            node("Gemm", "4 5", "6", transB=1),
+            node("Gemm", "6 t3", "y", transB=1),
+        ],
+        shape=(1, 8, 8),
+        outputs=3,
+    )
+    tensors = (
+        Tensor.of("conv.weight", sided((4, 1, 3, 3), "affine", axes=(0,), bits=8, trained=True)),
+        Tensor.of("conv.bias", stored.free(((numbers(4) - 500) / 1000).astype(np.float32))),
+        Tensor.of("fc1.weight", sided((6, 4), "shared", bits=4)),
+        Tensor.of("fc2.weight", sided((3, 6), "signs", axes=(0,), everywhere=True)),
+    )
+    return Press(Header(Arch("own", "Integers"), (1, 8, 8), (0.1307,), (0.3081,)), tensors, graph.SerializeToString())
+
+
+FILES = {
+    "v1-every-chain": every_chain,
+    "v1-integer-network": integer_network,
+    "v1-long-streams": long_streams,
+    "v1-patterns-and-integers": patterns_and_integers,
+    "v1-small-network": small_network,
+}
 
 
 def pixels():

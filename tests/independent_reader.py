@@ -152,39 +152,72 @@ def gaps(data, at, width, coder):
     return positions, at + s
 
 
+def float32(number):
+    return struct.unpack("<f", struct.pack("<f", number))[0]
+
+
+def side(data, at, shape, form, code):
+    """Scales of every position, bits, zero point, and the byte behind; `code` is the type they are written in."""
+    flags, at = varint(data, at)
+    bits = zero_point = 0
+    if form != "signs":
+        bits, zero_point, at = data[at], data[at + 1], at + 2
+    sizes = [size if flags >> (axis + 1) & 1 else 1 for axis, size in enumerate(shape)]
+    count = math.prod(sizes)
+    scales = struct.unpack_from(f"<{count}{code}", data, at)
+    places = [0]
+    for size, varies in zip(shape, sizes, strict=True):
+        places = [place * varies + (i if varies > 1 else 0) for place in places for i in range(size)]
+    return [scales[place] for place in places], bits, zero_point, at + count * struct.calcsize(code)
+
+
+def front(data, shape, words, form, code):
+    """What each code stands for, given its position; how many codes there are; the byte behind."""
+    if form in ("signs", "affine"):
+        scales, bits, zero_point, at = side(data, 0, shape, form, code)
+        if form == "signs":
+            return lambda q, i: scales[i] + 0.0 if q else 0.0 - scales[i], 2, at
+        return lambda q, i: float32((q - zero_point) * scales[i]), 1 << bits, at
+    k, at = varint(data, 0)
+    if words[-1] == "grid":
+        (step,), bits, zero_point, at = side(data, at, [], "affine", "f")
+        source, end = Bits(data[at:]), at + (k * bits + 7) // 8
+        table = [float32((source.take(bits) - zero_point) * step) for _ in range(k)]
+        return lambda q, _: table[q], k, end
+    table = struct.unpack_from(f"<{k}{code}", data, at)
+    return lambda q, _: table[q], k, at + k * struct.calcsize(code)
+
+
 def tensor(data, shape, chain, form, dtype):
     """The restored tensor as bytes."""
     words, n, at = chain.split("+"), math.prod(shape), 0
-    code = "e" if words[-1] == "half" else "f" if form == "shared" else FORMATS[dtype]
-    words = words[:-1] if words[-1] == "half" else words
-    table, positions = [], None
-    if form == "shared":
-        k, at = varint(data, 0)
-        table = struct.unpack_from(f"<{k}{code}", data, at)
-        at += k * struct.calcsize(code)
+    free = form == "free"
+    code = "e" if words[-1] == "half" else FORMATS[dtype] if free else "f"
+    alphabet, positions = 1, range(n)
+    if not free:
+        meaning, alphabet, at = front(data, shape, words, form, code)
+    words = words[:-1] if words[-1] in ("half", "grid") else words
     if words[0] == "mask":
         end = len(data)
-        if form == "free":
+        if free:
             s, at = varint(data, at)
             end = at + s
-        symbols = stream(data[at:end], len(table) + 1 if table or form == "shared" else 2, n, words[1])
+        symbols = stream(data[at:end], alphabet + 1, n, words[1])
         positions = [i for i, symbol in enumerate(symbols) if symbol]
-        indices, at = [symbol - 1 for symbol in symbols if symbol], end
+        codes, at = [symbol - 1 for symbol in symbols if symbol], end
     else:
         if words[0].startswith("rel"):
             positions, at = gaps(data, at, int(words[0][3:]), words[1])
-        if form == "shared":
-            indices = stream(data[at:], len(table), n if positions is None else len(positions), words[-1])
-    if form == "free":
-        values = struct.unpack(f"<{n if positions is None else len(positions)}{code}", data[at:])
+        if not free:
+            codes = stream(data[at:], alphabet, len(positions), words[-1])
+    if free:
+        values = struct.unpack(f"<{len(positions)}{code}", data[at:])
     else:
-        values = [table[index] for index in indices]
-    if positions is not None:
-        dense = [0] * n
-        for position, value in zip(positions, values, strict=True):
-            dense[position] = value
-        values = dense
-    return struct.pack(f"<{n}{FORMATS[dtype]}", *values)
+        values = [meaning(q, i) for q, i in zip(codes, positions, strict=True)]
+    dense = [0] * n
+    for position, value in zip(positions, values, strict=True):
+        dense[position] = value
+    return struct.pack(f"<{n}{FORMATS[dtype]}", *dense)
 
 
 def read(data, dictionary):

@@ -14,6 +14,7 @@ from independent_reader import read
 from netpress.codec import container
 from netpress.codec.dictionary import DICTIONARIES
 from netpress.codec.onnx_bytes import OPERATORS
+from netpress.codec.stored import FORMS
 
 PATHS = sorted(FOLDER.glob("*.press"))
 classic_zlib = pytest.mark.skipif(
@@ -51,6 +52,8 @@ def test_every_chain_is_among_them():
     chains = {t.chain for path in PATHS for t in container.read(path).tensors}
     coders, places = ["bits", "huffman", "rans"], ["mask", *(f"rel{b}" for b in range(3, 9))]
     assert chains >= {"raw", "raw+half", *coders, *(f"{place}+{coder}" for place in places for coder in coders)}
+    assert chains >= {"bits+half", "rans+grid", *(f"{place}+rans+grid" for place in places)}
+    assert {t.form for path in PATHS for t in container.read(path).tensors} == set(FORMS)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -139,7 +139,11 @@ def test_large_tensors_try_only_likely_places():
 @pytest.mark.parametrize(
     ("shape", "form", "dtype", "chain", "what"),
     [
-        ((2,), "affine", "float32", "raw", "newer version"),
+        ((2,), "ternary", "float32", "raw", "newer version"),
+        ((2,), "affine", "float32", "raw", "does not fit"),
+        ((2,), "signs", "float16", "bits", "is for float32"),
+        ((2,), "signs", "float32", "bits+grid", "does not fit"),
+        ((2,), "free", "float32", "raw+grid", "does not fit"),
         ((2,), "free", "bfloat16", "raw", "newer version"),
         ((2,), "free", "float32", "zstd", "newer version"),
         ((2,), "free", "float32", "rel9+rans", "newer version"),

@@ -28,7 +28,7 @@ TRY_ALL_ELEMENTS = 1 << 16
 
 _CHAIN = re.compile(
     r"(?:(?P<raw>raw)|(?:(?P<place>mask|rel[3-8])\+)?(?P<first>bits|huffman|rans)(?:\+(?P<second>bits|huffman|rans))?)"
-    r"(?P<half>\+half)?"
+    r"(?P<end>\+half|\+grid)?"
 )
 
 Symbols = NDArray[np.integer]
@@ -51,26 +51,28 @@ class Chain(NamedTuple):
     Args:
         place: how the support is written: "" (everywhere), "mask", or "rel3".."rel8".
         first: "raw", or the coder of the only stream, or of the gaps.
-        second: the coder of the table indices beside gaps, else "".
+        second: the coder of the codes beside gaps, else "".
         half: floats are written in 16 bits.
+        grid: the table is written as integers and a step.
     """
 
     place: str
     first: str
     second: str
     half: bool
+    grid: bool = False
 
     def __str__(self) -> str:
         words = [self.place] if self.place else []
         words += [self.first] if self.second in ("", self.first) else [self.first, self.second]
-        return "+".join(words + ["half"] * self.half)
+        return "+".join(words + ["half"] * self.half + ["grid"] * self.grid)
 
 
 def parse(chain: str, form: str) -> Chain:
     """Read a chain's name.
 
     >>> parse("rel5+huffman", "shared")
-    Chain(place='rel5', first='huffman', second='huffman', half=False)
+    Chain(place='rel5', first='huffman', second='huffman', half=False, grid=False)
 
     Raises:
         FileError: an unknown chain, or one that this form cannot have.
@@ -79,10 +81,11 @@ def parse(chain: str, form: str) -> Chain:
     if match is None:
         raise FileError(f"chain {chain[:40]!r}: {NEWER}")
     place, first, second = match["place"] or "", match["raw"] or match["first"], match["second"] or ""
-    two = place.startswith("rel") and form == "shared"
-    if (second and not two) or ((first == "raw") != (form == "free" and not place)):
+    two, half, grid = place.startswith("rel") and form != "free", match["end"] == "+half", match["end"] == "+grid"
+    fits = (first == "raw") == (form == "free" and not place) and not (grid and form != "shared")
+    if (second and not two) or not fits:
         raise FileError(f"chain {chain!r} does not fit form {form!r}")
-    return Chain(place, first, second or (first if two else ""), match["half"] is not None)
+    return Chain(place, first, second or (first if two else ""), half, grid)
 
 
 def shortest(symbols: Symbols, alphabet: int, coders: Iterable[str]) -> tuple[str, bytes]:
@@ -148,8 +151,8 @@ def places(
     Args:
         positions: the support [n].
         elements: of the whole tensor.
-        codes: table indices inside the support [n] (zeros for free values).
-        table_size: k.
+        codes: those inside the support [n] (zeros for free values).
+        table_size: k, how many codes there are.
         coders: those allowed.
     """
     names = ["mask", *(f"rel{b}" for b in GAP_BITS)]

@@ -1,13 +1,15 @@
 """One tensor as it is written: its stored form, the chain of codecs, and back, bit for bit.
 
-A tensor has a *support* (`positions`: where it may differ from zero) and *values* inside it: any (`free`), or taken
-from a small table (`shared`). A *chain* names how they become bytes:
+A tensor has a *support* (`positions`: where it may differ from zero) and *values* inside it: any (`free`), or a code
+per entry: of a small table (`shared`), of a sign (`signs`), of an integer grid (`affine`). A *chain* names how they
+become bytes:
 
     raw                      free, everywhere: the values
-    CODER                    shared, everywhere: one table index per entry
-    mask+CODER               a symbol per entry: 0 outside; inside 1 (free) or 1 + table index (shared)
-    relB+CODER[+CODER]       gaps between kept entries in B = 3..8 bits; the second coder is for the table indices
+    CODER                    one code per entry, everywhere
+    mask+CODER               a symbol per entry: 0 outside; inside 1 (free) or 1 + code
+    relB+CODER[+CODER]       gaps between kept entries in B = 3..8 bits; the second coder is for the codes
     ...+half                 floats are written in 16 bits, where nothing is lost by it
+    ...+grid                 shared: the table is written as integers and their step
 
 with CODER one of bits, huffman, rans. Sparse, shared and Huffman-coded weights are those of Deep Compression (Han et
 al., 2016, sections 2 to 4). We differ in the fillers of the gaps (`relative_index`), and in that each tensor takes what
@@ -21,8 +23,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec import chains
+from netpress.codec import chains, sides
 from netpress.codec.chains import NEWER, Chain
+from netpress.codec.sides import Side
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
 
@@ -36,7 +39,7 @@ DTYPES = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-FORMS = ("free", "shared")
+FORMS = ("free", "shared", *sides.FORMS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +48,13 @@ class Stored:
 
     Args:
         shape: of the restored tensor.
-        form: "free" or "shared".
-        dtype: of the restored tensor.
+        form: "free", "shared", "signs" or "affine".
+        dtype: of the restored tensor; "float32" for signs and affine.
         positions: the support: sorted flat row-major positions [n]; None means everywhere.
-        codes: shared: the table index of each entry inside the support, row-major [n].
+        codes: all but free: the table index, sign (0 or 1) or integer of each entry inside the support, row-major [n].
         table: shared: the values, float32 [k].
         values: free: the values inside the support, row-major [n], of type `dtype`.
+        side: signs and affine: scales, steps and what belongs to them; shared: the grid of the table, or None.
     """
 
     shape: tuple[int, ...]
@@ -60,10 +64,11 @@ class Stored:
     codes: NDArray[np.integer] | None = None
     table: NDArray[np.float32] | None = None
     values: Array | None = None
+    side: Side | None = None
 
 
 class Packed(NamedTuple):
-    """A tensor's bytes; `parts` tells how many of them are "positions", "codes", "table", "values"."""
+    """A tensor's bytes; `parts` tells how many of them are "positions", "codes", "table" (scales too), "values"."""
 
     chain: str
     data: bytes
@@ -88,7 +93,7 @@ def free(array: Array, positions: NDArray[np.int64] | None = None) -> Stored:
 def restore(stored: Stored) -> Array:
     """The tensor: its values inside the support, exactly +0.0 outside.
 
-    w[p] = table[codes] or values inside the support, 0 elsewhere
+    w[p] = table[codes], sides.values(codes) or values inside the support, 0 elsewhere
 
     >>> s = Stored((2, 2), "shared", "float32", np.array([0, 3]), np.array([1, 0]), np.float32([0.5, -1]))
     >>> restore(s)
@@ -101,14 +106,23 @@ def restore(stored: Stored) -> Array:
     Returns:
         An array of the stored shape and dtype.
     """
-    values = stored.values if stored.table is None else stored.table[stored.codes]
-    assert values is not None
-    values = values.astype(stored.dtype, copy=False)
+    values = _inside(stored).astype(stored.dtype, copy=False)
     if stored.positions is None:
         return values.reshape(stored.shape)
     flat = np.zeros(math.prod(stored.shape), stored.dtype)
     flat[stored.positions] = values
     return flat.reshape(stored.shape)
+
+
+def _inside(stored: Stored) -> Array:
+    if stored.codes is None:
+        assert stored.values is not None
+        return stored.values
+    if stored.table is not None:
+        taken: Array = stored.table[stored.codes]
+        return taken
+    assert stored.side is not None
+    return sides.values(stored.side, stored.codes, stored.shape, stored.positions)
 
 
 def restored_bytes(shape: tuple[int, ...], *, form: str, dtype: str, chain: str) -> int:
@@ -125,6 +139,8 @@ def restored_bytes(shape: tuple[int, ...], *, form: str, dtype: str, chain: str)
     """
     if form not in FORMS or dtype not in DTYPES:
         raise FileError(f"form {form!r} of type {dtype!r}: {NEWER}")
+    if form in sides.FORMS and dtype != "float32":
+        raise FileError(f"form {form!r} is for float32, got {dtype}")
     chains.parse(chain, form)
     if len(shape) > MAX_AXES or math.prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
         raise FileError(f"shape {_brief(shape)}: at most {MAX_AXES} axes and {MAX_ELEMENTS} elements allowed")
@@ -150,20 +166,35 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
     """
     _validate(stored)
     coders = chains.CODERS if codec == "auto" else (codec,)
-    floats = stored.values if stored.table is None else stored.table
-    assert floats is not None
+    front, half = _front(stored)
+    grid = stored.form == "shared" and stored.side is not None
+    if stored.positions is not None:
+        return _pack_support(stored, coders, front, Chain("", "", "", half, grid))
+    if stored.codes is None:
+        return Packed(str(Chain("", "raw", "", half)), front, {"values": len(front)})
+    coder, codes = chains.shortest(stored.codes, _alphabet(stored), coders)
+    parts = {"codes": len(codes), "table": len(front)}
+    return Packed(str(Chain("", coder, "", half, grid)), front + codes, parts)
+
+
+def _front(stored: Stored) -> tuple[bytes, bool]:
+    """What stands before the codes (table, scales), or the free values; and whether its floats take 16 bits."""
+    if stored.table is not None and stored.side is not None:
+        return write_varint(len(stored.table)) + sides.write_grid(stored.side, stored.table), False
+    scale = None if stored.side is None else stored.side.scale.reshape(-1)
+    floats = next(part for part in (stored.values, stored.table, scale) if part is not None)
     half = _halves(floats)
     raw = _to_bytes(floats, half=half)
+    if stored.side is not None:
+        return sides.write(stored.side, raw), half
+    return raw if stored.table is None else write_varint(len(stored.table)) + raw, half
+
+
+def _alphabet(stored: Stored) -> int:
+    """How many codes there are; 1 for free values."""
     if stored.table is not None:
-        raw = write_varint(len(stored.table)) + raw
-    if stored.positions is not None:
-        return _pack_support(stored, coders, raw, half=half)
-    if stored.table is None:
-        return Packed(str(Chain("", "raw", "", half)), raw, {"values": len(raw)})
-    assert stored.codes is not None
-    coder, codes = chains.shortest(stored.codes, len(stored.table), coders)
-    parts = {"codes": len(codes), "table": len(raw)}
-    return Packed(str(Chain("", coder, "", half)), raw + codes, parts)
+        return len(stored.table)
+    return 1 if stored.side is None else stored.side.alphabet
 
 
 def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain: str) -> Stored:
@@ -176,7 +207,7 @@ def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain:
     Args:
         data: the payload, nothing behind it.
         shape: of the restored tensor.
-        form: "free" or "shared".
+        form: "free", "shared", "signs" or "affine".
         dtype: of the restored tensor.
         chain: how the payload is coded.
 
@@ -190,13 +221,28 @@ def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain:
         count = elements if positions is None else len(positions)
         values = _from_bytes(data[at:], dtype, count, half=how.half)
         return Stored(shape, form, dtype, positions, values=values)
+    table, side, size, at = _read_front(data, how, form, shape)
+    positions, codes = _read_codes(data, at, how, elements=elements, size=size)
+    return Stored(shape, form, dtype, positions, codes, table, side=side)
+
+
+def _read_front(
+    data: bytes, how: Chain, form: str, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float32] | None, Side | None, int, int]:
+    """Table or scales, how many codes there are, and where these begin."""
+    if form in sides.FORMS:
+        side, at = sides.read(data, 0, form, shape, half=how.half)
+        return None, side, side.alphabet, at
     size, at = read_varint(data, 0)
     width = 2 if how.half else 4
-    if size > MAX_TABLE or size * width > len(data) - at:
+    least = 0 if how.grid else size * width
+    if size > MAX_TABLE or least > len(data) - at:
         raise FileError(f"a table of {size} values does not fit into {len(data)} bytes, or exceeds {MAX_TABLE}")
-    table = _from_bytes(data[at : at + size * width], "float32", size, half=how.half).astype(np.float32, copy=False)
-    positions, codes = _read_codes(data, at + size * width, how, elements=elements, size=size)
-    return Stored(shape, form, dtype, positions, codes, table)
+    if how.grid:
+        side, table, at = sides.read_grid(data, at, size)
+        return table, side, size, at
+    end = at + size * width
+    return _from_bytes(data[at:end], "float32", size, half=how.half).astype(np.float32, copy=False), None, size, end
 
 
 def _brief(shape: tuple[int, ...]) -> str:
@@ -209,23 +255,36 @@ def _validate(stored: Stored) -> None:
     inside = stored.values if stored.form == "free" else stored.codes
     if stored.form not in FORMS or inside is None or (stored.form == "shared") == (stored.table is None):
         raise ValueError(f"form {stored.form!r}: expected values (free), or codes and a table (shared)")
+    if stored.side is None if stored.form in sides.FORMS else stored.side is not None and stored.form == "free":
+        raise ValueError(f"form {stored.form!r}: expected scales for signs and affine, a grid only for a table")
     count = elements if stored.positions is None else len(stored.positions)
     if inside.shape != (count,):
         raise ValueError(f"expected {count} entries for shape {stored.shape}, got {inside.shape}")
     p = stored.positions
     if p is not None and count and (p[0] < 0 or p[-1] >= elements or bool((np.diff(p) <= 0).any())):
         raise ValueError(f"positions must grow and stay within 0..{elements - 1}")
-    if stored.table is None:
-        if inside.dtype.name != stored.dtype:
-            raise ValueError(f"expected values of type {stored.dtype}, got {inside.dtype}")
-    elif stored.table.dtype != np.float32 or len(stored.table) > MAX_TABLE:
-        raise ValueError(f"expected at most {MAX_TABLE} float32 values, got {stored.table.dtype}, {len(stored.table)}")
-    elif count and not 0 <= int(inside.min()) <= int(inside.max()) < len(stored.table):
-        raise ValueError(f"codes must lie in 0..{len(stored.table) - 1}, got {inside.min()}..{inside.max()}")
+    _validate_codes(stored, inside)
     try:
         restored_bytes(stored.shape, form=stored.form, dtype=stored.dtype, chain="mask+bits")
     except FileError as error:
         raise ValueError(str(error)) from None
+
+
+def _validate_codes(stored: Stored, inside: Array) -> None:
+    if stored.form == "free":
+        if inside.dtype.name != stored.dtype:
+            raise ValueError(f"expected values of type {stored.dtype}, got {inside.dtype}")
+        return
+    if stored.table is not None and (stored.table.dtype != np.float32 or len(stored.table) > MAX_TABLE):
+        raise ValueError(f"expected at most {MAX_TABLE} float32 values, got {stored.table.dtype}, {len(stored.table)}")
+    if stored.side is not None:
+        on_table = stored.table is not None
+        wrong = sides.fault(stored.side, "affine" if on_table else stored.form, (1,) if on_table else stored.shape)
+        if wrong:
+            raise ValueError(wrong)
+    most = _alphabet(stored) - 1
+    if inside.size and not 0 <= int(inside.min()) <= int(inside.max()) <= most:
+        raise ValueError(f"codes must lie in 0..{most}, got {inside.min()}..{inside.max()}")
 
 
 def _halves(values: Array) -> bool:
@@ -253,13 +312,12 @@ def _from_bytes(data: bytes, dtype: str, count: int, *, half: bool) -> Array:
     return np.frombuffer(data, written.newbyteorder("<")).astype(dtype)
 
 
-def _pack_support(stored: Stored, coders: tuple[str, ...], raw: bytes, *, half: bool) -> Packed:
-    """Try a symbol per entry and gaps; `raw` is the table with its length, or the free values."""
+def _pack_support(stored: Stored, coders: tuple[str, ...], front: bytes, how: Chain) -> Packed:
+    """Try a symbol per entry and gaps; `front` is the table or the scales, or the free values."""
     assert stored.positions is not None
-    elements = math.prod(stored.shape)
-    size = 1 if stored.table is None else len(stored.table)
+    elements, size = math.prod(stored.shape), _alphabet(stored)
     inside = np.zeros(len(stored.positions), np.int64) if stored.codes is None else stored.codes
-    shared = stored.table is not None
+    coded = stored.codes is not None
     results = []
     for place in chains.places(stored.positions, elements, inside, table_size=size, coders=coders):
         head, tail, second = b"", b"", ""
@@ -267,17 +325,17 @@ def _pack_support(stored: Stored, coders: tuple[str, ...], raw: bytes, *, half: 
             symbols = np.zeros(elements, np.int32)
             symbols[stored.positions] = inside + 1
             first, stream = chains.shortest(symbols, size + 1, coders)
-            if shared:
+            if coded:
                 tail = stream
             else:
                 head = write_varint(len(stream)) + stream
         else:
             first, head = chains.write_gaps(stored.positions, int(place[3:]), coders)
-            if shared:
+            if coded:
                 second, tail = chains.shortest(inside, size, coders)
-        data = raw + head + tail if shared else head + raw
-        parts = {"positions": len(head), "codes": len(tail), "table" if shared else "values": len(raw)}
-        results.append(Packed(str(Chain(place, first, second, half)), data, parts))
+        data = front + head + tail if coded else head + front
+        parts = {"positions": len(head), "codes": len(tail), "table" if coded else "values": len(front)}
+        results.append(Packed(str(how._replace(place=place, first=first, second=second)), data, parts))
     return min(results, key=lambda packed: len(packed.data))
 
 
@@ -297,7 +355,7 @@ def _read_free_support(data: bytes, how: Chain, elements: int) -> tuple[NDArray[
 def _read_codes(
     data: bytes, at: int, how: Chain, *, elements: int, size: int
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int32]]:
-    """Positions and table indices of a shared tensor; `size` is the table's."""
+    """Positions and codes, which lie below `size`."""
     if not how.place:
         return None, chains.decode(data[at:], size, elements, how.first)
     if how.place == "mask":
