@@ -5,11 +5,11 @@
 
 The hypothesis of Gulati 2017 (CondenseNet: Reducing Parameters of CNN, conclusion), not tested there: condensing does
 well in other deep networks too. CIFAR-10, 45,000 training images, accuracy of the last epoch on the 10,000 test images.
-Every arm is trained 2 N epochs in two stages of N, the second at a fifth of the first one's rate:
+Every arm is trained in two stages, as many epochs for all, the second at a fifth of the first one's rate:
 
     plain        the network as it is
     condensed    every 3 x 3 convolution but the first is a fire module, fresh weights
-    substituted  plain for N epochs, then fire modules fitted to its weights and calibration images
+    substituted  plain in the first stage, then fire modules fitted to its weights and calibration images
     distilled    the same, and the outputs of the replaced layers are learned from the plain network
 
 Rows are kept in docs/results/condensed.jsonl: an interrupted run goes on where it stopped.
@@ -40,12 +40,12 @@ from netpress.methods import Substitute
 from netpress.train import Training, draw, evaluate, fit
 
 ROWS = Path(__file__).parent.parent / "docs" / "results" / "condensed.jsonl"
-NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "stacked": ("condensenet-cifar", {"module": "plain", "dropout": 0.0}, 4),
-    "cifar-resnet20": ("cifar-resnet20", {}, 4),
-    "cifar-vgg16-bn": ("cifar-vgg16-bn", {}, 3),
+NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+    "stacked": ("condensenet-cifar", {"module": "plain", "dropout": 0.0}, (2, 1)),
+    "cifar-resnet20": ("cifar-resnet20", {}, (2, 1)),
+    "cifar-vgg16-bn": ("cifar-vgg16-bn", {}, (3, 1)),
 }
-"""By name: the zoo's network, its settings, and N."""
+"""By name: the zoo's network, its settings, and the epochs of both stages."""
 ARMS = ("plain", "condensed", "substituted", "distilled")
 FIRE = {"kind": "fire", "condense": 0.125, "ones": 0.75}
 FIRST = Training(
@@ -54,11 +54,11 @@ FIRST = Training(
 
 
 class Bench:
-    """One network: its data, its plain network after N epochs, its arms."""
+    """One network: its data, its plain network after the first stage, its arms."""
 
     def __init__(self, name: str, data: Data, work: Path, seed: int) -> None:
         self.name, self.data, self.work, self.seed = name, data, work / f"{name}-{seed}", seed
-        self.model, settings, self.epochs = NETWORKS[name]
+        self.model, settings, self.stages = NETWORKS[name]
         self.arch = Arch("zoo", self.model, settings)
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -77,11 +77,11 @@ class Bench:
         return Candidate(net, arch=self.arch, inputs=Inputs(self.data.shape, self.data.mean, self.data.std))
 
     def train(self, candidate: Candidate, stage: str, *, step: int, teacher: nn.Module | None = None) -> Candidate:
-        """N epochs, read from the work folder if an earlier call finished them."""
+        """One stage, read from the work folder if an earlier call finished it."""
         path = self.work / f"{stage}.press"
         if not path.is_file():
             lr = FIRST.lr if step == 1 else FIRST.lr / 5
-            changes = {"epochs": self.epochs, "lr": lr, "distill_layers": 1.0 if teacher is not None else 0.0}
+            changes = {"epochs": self.stages[step - 1], "lr": lr, "distill_layers": 1.0 if teacher is not None else 0.0}
             settings = Training.model_validate({**FIRST.model_dump(), **changes})
             context = self.context(step, stage)
             fitted = fit(candidate, settings, context, teacher=teacher, key=stage, on_epoch=say(stage))
@@ -140,7 +140,7 @@ def row(bench: Bench, arm: str) -> dict[str, Any]:
         "network": bench.name,
         "arm": arm,
         "seed": bench.seed,
-        "epochs": 2 * bench.epochs,
+        "epochs": list(bench.stages),
         "params": found.params,
         "macs": found.macs,
         "top1": top1,
@@ -158,7 +158,7 @@ def read() -> list[dict[str, Any]]:
 def line(found: dict[str, Any], plain: dict[str, Any]) -> str:
     """One arm as a row of the table."""
     return (
-        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {found['epochs']} | {found['params']:,} "
+        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {' + '.join(map(str, found['epochs']))} | {found['params']:,} "
         f"({plain['params'] / found['params']:.1f}x fewer) | {found['macs']:,} ({plain['macs'] / found['macs']:.1f}x) "
         f"| {100 * found['top1'][0]:.2f} "
         f"| {100 * found['top1'][1]:.2f} ({100 * (found['top1'][1] - plain['top1'][1]):+.2f}) |"
