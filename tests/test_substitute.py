@@ -1,5 +1,7 @@
 """Substitution: what takes which place, weights that fit, objectives, what is refused, files, and chains."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from netpress import store, zoo
 from netpress.candidate import Candidate, Context, Inputs
 from netpress.codec.header import Arch
 from netpress.data import Split
-from netpress.errors import DataError, ModelError, RecipeError
+from netpress.errors import BudgetError, DataError, ModelError, RecipeError
 from netpress.factor.structure import Condensed
 from netpress.measure.cost import cost
 from netpress.methods import FilterPrune, WeightPrune, WeightShare, apply
@@ -249,6 +251,114 @@ def test_batch_norms_are_measured_again_unless_told():
         assert torch.equal(done.net.norm.running_mean, before.net.norm.running_mean) is same
 
 
+# --- budgets ---
+
+
+@pytest.mark.parametrize("settings", [
+    {"kind": "asymmetric", "middle": 0.25},
+    {"kind": "separable", "objective": "outputs"},
+    {"kind": "fire", "objective": "asymmetric"},
+    {"kind": "fire", "allocation": "scan"},
+    {"kind": "grouped", "allocation": "scan", "objective": "outputs"},
+])  # fmt: skip
+@pytest.mark.parametrize(("name", "unit"), [("max_macs", "macs"), ("max_params", "params")])
+def test_a_budget_is_met_with_the_least_that_is_lost(name, unit, settings):
+    """As brute force over all subsets of the layers has it."""
+    before, context = sure_of_itself()
+    settings = {**settings, "samples": 32, "scan_samples": 32, "recalibrate": 0}
+    full = Substitute(**{**settings, "allocation": "energy", "objective": "outputs"}).apply(before, context)
+    saved = {p: r[unit][0] - r[unit][1] for p, r in table(full).items() if r["operation"]}
+    whole = getattr(cost(before.net, SHAPE), unit)
+    assert len(saved) == 2
+    for target in (whole - min(saved.values()), whole - max(saved.values()), whole - sum(saved.values())):
+        done = Substitute(**{name: str(target)}, **settings).apply(before, context)
+        assert getattr(cost(done.net, SHAPE), unit) <= target
+        lost = _damages(before, context, settings, done)
+        ways = [(), *((p,) for p in saved), tuple(saved)]
+        fit = [way for way in ways if whole - sum(saved[p] for p in way) <= target]
+        taken = tuple(p for p, r in table(done).items() if r["operation"])
+        assert sum(lost[p] for p in taken) == pytest.approx(min(sum(lost[p] for p in way) for way in fit), abs=1e-9)
+        for path in set(saved) - set(taken):
+            assert table(done)[path]["reason"] == "the budget is met without it at least loss"
+            assert torch.equal(done.net.get_submodule(path).weight, before.net.get_submodule(path).weight)
+
+
+def sure_of_itself() -> tuple[Candidate, Context]:
+    """A network and images that it classifies well, so that whatever is replaced raises the loss."""
+    before, context = candidate(), with_images()
+    with torch.no_grad():
+        before.net.head.weight.mul_(100)
+        before.net.head.bias.zero_()
+        answers = before.net.eval()((context.train.images.float() / 255 - 0.5) / 0.25)
+        before.net.head.bias.sub_(answers.mean(0))
+        labels = (answers - answers.mean(0)).argmax(1)
+    return before, replace(context, train=Split(context.train.images, labels))
+
+
+def _damages(before: Candidate, context: Context, settings: dict, done: Candidate) -> dict[str, float]:
+    """What each layer loses: as the scan measured it, or of the energy with that layer alone replaced."""
+    if settings.get("allocation") == "scan":
+        loss = {(r["path"], bool(r["numbers"])): r["loss"] for r in done.history[-1].facts["sensitivity"]}
+        return {path: max(0.0, loss[path, True] - loss[path, False]) for path, _ in loss}
+    assert "sensitivity" not in done.history[-1].facts
+    lost = {}
+    for path in ("wide", "deep"):
+        row = table(Substitute(**{**settings, "layers": (path,)}).apply(before, context))[path]
+        error = row["error"] if row["output_error"] is None else row["output_error"]
+        lost[path] = -np.log(1 - error**2)
+    return lost
+
+
+def test_a_budget_that_is_met_already_or_never():
+    before = candidate()
+    kept = Substitute("separable", max_macs="100%").apply(before, Context(example=X))
+    assert not any(row["operation"] for row in table(kept).values())
+    assert state(kept.net) == state(before.net)
+    least = cost(Substitute("separable").apply(before, Context(example=X)).net, SHAPE).params
+    said = rf"substitute: max_params = 1%: .* parameters cannot be met; the nearest that can be reached is {least:,} of"
+    with pytest.raises(BudgetError, match=said) as caught:
+        Substitute("separable", max_params="1%").apply(before, Context(example=X))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scan_is_remembered(tmp_path):
+    before, context = candidate(), replace(with_images(), scratch=tmp_path)
+    method = Substitute("fire", max_macs="80%", allocation="scan", scan_samples=32, recalibrate=0)
+    first = method.apply(before, context)
+    rows = first.history[-1].facts["sensitivity"]
+    assert [(row["path"], row["operation"]) for row in rows] == [
+        ("wide", None), ("wide", "fire"), ("deep", None), ("deep", "fire"),
+    ]  # fmt: skip
+    assert [row["macs"] for row in rows] == [n for path in ("wide", "deep") for n in _prices(before)[path]]
+    cache = tmp_path / "sensitivity.jsonl"
+    written, touched = cache.read_bytes(), cache.stat().st_mtime_ns
+    second = method.apply(before, context)
+    assert (cache.read_bytes(), cache.stat().st_mtime_ns) == (written, touched)
+    assert second.history[-1].facts == first.history[-1].facts
+    assert state(second.net) == state(first.net)
+
+
+def _prices(before: Candidate) -> dict[str, list[int]]:
+    return {path: row["macs"] for path, row in table(Substitute("fire").apply(before, Context(example=X))).items()}
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"max_macs": "50%", "max_params": "50%"}, "give one of max_macs, max_params, got both"),
+    ({"allocation": "scan"}, "divides a budget: give max_macs or max_params"),
+    ({"max_macs": "50%"}, "a budget for fire with rectified = 'relu' needs objective = 'outputs' or 'asymmetric', or"),
+])  # fmt: skip
+def test_budgets_that_cannot_be_meant(settings, said):
+    with pytest.raises(RecipeError, match=said) as caught:
+        recipe(step=[{"method": "substitute", "kind": "fire", **settings}])
+    assert "\n" not in str(caught.value)
+    Substitute("fire", max_macs="50%", rectified="identity")  # linear: its weights have an error
+
+
+def test_a_scan_needs_data():
+    with pytest.raises(RecipeError, match="it needs data, got none"):
+        Substitute("fire", max_macs="50%", allocation="scan").apply(candidate(), Context(example=X))
+
+
 # --- refusals ---
 
 
@@ -283,7 +393,8 @@ def test_numbers_that_do_not_fit_a_layer(settings, said):
 @pytest.mark.parametrize("wrong", [
     {"kind": "octave"}, {"middle": 0}, {"middle": 5.0}, {"groups": 1}, {"multiplier": 0}, {"condense": 1.0},
     {"ones": 0}, {"rectified": True}, {"objective": "loss"}, {"samples": 0}, {"layers": ()}, {"layers": ("",)},
-    {"recalibrate": -1}, {"when": "never"},
+    {"recalibrate": -1}, {"when": "never"}, {"max_macs": "0"}, {"max_params": "half"}, {"scan_samples": 0},
+    {"allocation": "loss"},
 ])  # fmt: skip
 def test_values_out_of_range(wrong):
     with pytest.raises(ValidationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -14,15 +14,15 @@ from netpress.budget import BYTES, COUNT, amount
 from netpress.candidate import Candidate, Context
 from netpress.errors import BudgetError, RecipeError
 from netpress.factor import Refused
-from netpress.measure.cost import cost
 from netpress.methods.file_bytes import coded, overhead
-from netpress.methods.rank_choice import Option, allocate
+from netpress.methods.layer_budget import STAYS, Choices, afford, limit_of, scanned
+from netpress.methods.rank_choice import Option
 from netpress.methods.rank_fit import Fitter
 from netpress.methods.rank_sites import Numbers, Site
 from netpress.methods.refitting import Calibration
 from netpress.methods.replaceable import Layer
 from netpress.methods.replacing import settle
-from netpress.methods.sensitivity import Trial, scan
+from netpress.methods.sensitivity import Row
 from netpress.methods.targets import Target
 from netpress.methods.targets import choose as choose_for
 from netpress.train.moments import moments
@@ -51,7 +51,7 @@ class Choice:
 
     chosen: list[tuple[Site, Numbers]] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
-    scanned: list[Any] = field(default_factory=list)
+    scanned: list[Row] = field(default_factory=list)
 
 
 def sites_of(
@@ -140,33 +140,23 @@ def _within(
     settings: Settings, sites: Sequence[Site], candidate: Candidate, context: Context, fitter: Fitter
 ) -> Choice:
     """Ranks for a budget."""
-    whole = cost(candidate.net, candidate.inputs.shape)
-    options, scanned = _options(settings, sites, candidate, context, fitter)
-    choice = Choice(scanned=scanned)
-    unit: Literal["macs", "params"] = "macs" if settings.name == "max_macs" else "params"
-    before = getattr(whole, unit)
-    rest = before - sum(getattr(site.layer, unit) for site in sites)
+    options, rows = _options(settings, sites, candidate, context, fitter)
+    choice = Choice(scanned=rows)
+    told = f"low_rank: {settings.name} = {settings.value}"
+    bound = limit_of(told, "macs" if settings.name == "max_macs" else "params", candidate)
 
     def pick(target: float) -> list[tuple[Site, Numbers]]:
-        try:
-            found = allocate(options, cost=unit, budget=target - rest)
-        except BudgetError as error:
-            word = {"macs": "multiply-adds", "params": "parameters"}[unit]
-            least = rest + sum(min(getattr(o, unit) for o in of) for of in options.values())
-            raise BudgetError(
-                f"low_rank: {settings.name} = {settings.value}: {target:,.6g} {word} cannot be met; the nearest that "
-                f"can be reached is {least:,.6g} of {before:,.6g}"
-            ) from error
+        found = afford(options, bound, target)
         return [(site, found[site.layer.path].numbers) for site in sites if found[site.layer.path].numbers]
 
     if settings.name == "max_size":
-        choice.chosen = _sized(settings, candidate, context, pick, before)
+        choice.chosen = _sized(settings, candidate, context, pick, bound.before)
     else:
-        choice.chosen = pick(amount(settings.value, COUNT, baseline=before))
+        choice.chosen = pick(amount(settings.value, COUNT, baseline=bound.before))
     replaced = {site.layer.path for site, _ in choice.chosen}
     for site in sites:
         if site.layer.path not in replaced:
-            choice.reasons[site.layer.path] = "the budget is met without it at least loss"
+            choice.reasons[site.layer.path] = STAYS
     return choice
 
 
@@ -213,34 +203,14 @@ def _small(candidate: Candidate, context: Context, chosen: Sequence[tuple[Site, 
 
 def _options(
     settings: Settings, sites: Sequence[Site], candidate: Candidate, context: Context, fitter: Fitter
-) -> tuple[Mapping[str, Sequence[Option]], list[Any]]:
+) -> tuple[Mapping[str, Sequence[Option]], list[Row]]:
     """Per layer what it can be, with the damage by energy or as measured; and the rows of the scan."""
     if settings.allocation == "energy":
         points = max(_POINTS, _ALL_POINTS // max(len(sites), 1))
         return {site.layer.path: site.options(points) for site in sites}, []
-    plans = {site.layer.path: site.options(SCAN_POINTS) for site in sites}
-    by_path = {site.layer.path: site for site in sites}
-    trials = {
-        path: [
-            Trial(by_path[path].operation, o.numbers, o.macs, o.params, partial(fitter.alone, by_path[path], o.numbers))
-            for o in found
-            if o.numbers
-        ]
-        for path, found in plans.items()
+    choices = {
+        site.layer.path: Choices(site.operation, site.options(SCAN_POINTS), partial(fitter.alone, site))
+        for site in sites
     }
-    cache = None if context.scratch is None else context.scratch / "sensitivity.jsonl"
     told = {name: settings.all[name] for name in ("kind", "objective", "samples", "fallback")}
-    rows = scan(candidate, trials, context, samples=settings.samples, settings=told, cache=cache)
-    options = {path: _measured(plans[path], rows[path]) for path in plans}
-    return options, [row for found in rows.values() for row in found]
-
-
-def _measured(options: Sequence[Option], rows: Sequence[Any]) -> list[Option]:
-    """Options whose damage is what the loss on the sample rose by; those without a finite loss are left out."""
-    losses = {tuple(row["numbers"]): row["loss"] for row in rows}
-    whole = losses[()]
-    return [
-        replace(option, damage=max(0.0, losses[option.numbers] - whole))
-        for option in options
-        if losses.get(option.numbers) is not None
-    ]
+    return scanned(candidate, choices, context, samples=settings.samples, settings=told)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from netpress.factor import Rebuilt, bayes, cp, svd, tucker
-from netpress.methods.rank_choice import Option
+from netpress.methods.rank_choice import Option, energy_damage
 from netpress.methods.replaceable import Layer
 from netpress.methods.replacing import price
 
@@ -175,7 +175,7 @@ class Site:
         for numbers in self._some(min(points, CP_POINTS) if self.operation == "cp" else points):
             macs, params = self.price(numbers)
             if macs < self.layer.macs or params < self.layer.params:
-                found.append(Option(numbers, macs, params, -math.log(max(1 - self.lost(numbers), 1e-9))))
+                found.append(Option(numbers, macs, params, energy_damage(self.lost(numbers))))
         return found
 
     def _some(self, count: int) -> list[Numbers]:
