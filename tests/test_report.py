@@ -268,3 +268,15 @@ def test_colours_stand_out_in_light_and_dark(real):
                 assert contrast(theme[name], theme[back]) >= 4.5, (name, back)
         for colour in figures.PART_COLOURS.values():
             assert contrast(colour, theme["back"]) >= 3, colour
+
+
+def test_a_teachers_term_in_the_training_loss_is_told(tmp_path):
+    note, told = "stages with a teacher", "x the distance of the layers' outputs from the baseline's"
+    for setting, teacher in (({}, False), ({"distill": 0.5}, True), ({"distill_layers": 0.25}, True)):
+        folder = craft(tmp_path / "-".join(["run", *setting]))
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["steps"][-1]["train"] |= setting
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        text = page_of(folder).text
+        assert (note in text) is teacher
+        assert (f"0.25 {told}" in text) is ("distill_layers" in setting)

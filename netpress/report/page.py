@@ -105,7 +105,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "histograms_all": layers,
         "chooser": len(shown) >= CHOOSER_FROM,
         "training": _training(run),
-        "distilled": any(stage.get("train", {}).get("distill") for stage in run.stages),
+        "distilled": any(_taught(stage.get("train", {})) for stage in run.stages),
         "environment": tables.environment(metrics),
         "filters": _filters(run),
         "replaced": [_replaced(step) for step in replaced.replacements(run)],
@@ -206,6 +206,11 @@ def _replaced(step: replaced.Step) -> dict[str, Any]:
         "points": points,
         "points_all": sum(len(scan.points) for scan in step.scans),
     }
+
+
+def _taught(train: Mapping[str, Any]) -> bool:
+    """Whether the training loss holds a term of a teacher's answers, or of its layers' outputs."""
+    return bool(train.get("distill") or train.get("distill_layers"))
 
 
 def _training(run: RunFolder) -> go.Figure | None:

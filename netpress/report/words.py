@@ -124,6 +124,8 @@ def retraining(train: Mapping[str, Any]) -> str:
         parts.append(f"batch {train['batch']}")
     if train.get("distill"):
         parts.append(f"{train['distill']:g} of the loss from the baseline as teacher")
+    if train.get("distill_layers"):
+        parts.append(f"{train['distill_layers']:g} x the distance of the layers' outputs from the baseline's")
     return ", ".join(parts)
 
 
