@@ -157,8 +157,9 @@ def read() -> list[dict[str, Any]]:
 
 def line(found: dict[str, Any], plain: dict[str, Any]) -> str:
     """One arm as a row of the table."""
+    epochs = " + ".join(map(str, found["epochs"]))
     return (
-        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {' + '.join(map(str, found['epochs']))} | {found['params']:,} "
+        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {epochs} | {found['params']:,} "
         f"({plain['params'] / found['params']:.1f}x fewer) | {found['macs']:,} ({plain['macs'] / found['macs']:.1f}x) "
         f"| {100 * found['top1'][0]:.2f} "
         f"| {100 * found['top1'][1]:.2f} ({100 * (found['top1'][1] - plain['top1'][1]):+.2f}) |"
