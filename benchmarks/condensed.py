@@ -46,8 +46,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "cifar-vgg16-bn": ("cifar-vgg16-bn", {}, (3, 1)),
 }
 """By name: the zoo's network, its settings, and the epochs of both stages."""
-ARMS = ("plain", "condensed", "substituted", "distilled")
-FIRE = {"kind": "fire", "condense": 0.125, "ones": 0.75}
+ARMS = ("plain", "substituted", "condensed", "distilled")
+FIRE = {"kind": "fire", "condense": 0.125, "ones": 0.75, "samples": 128}
 FIRST = Training(
     optimizer="sgd", lr=0.1, weight_decay=5e-4, warmup=0.1, shift=4, flip=True, clip=5.0, precision="bf16-mixed"
 )

@@ -202,12 +202,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/low-rank"))
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--budgets", nargs="*", type=float, help="only these")
     parser.add_argument("--print", action="store_true")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     for name in () if args.print else args.networks:
         bench = Bench(name, args.data_root, args.work)
-        for budget in NETWORKS[name]["budgets"]:
+        for budget in args.budgets or NETWORKS[name]["budgets"]:
             for method in args.methods:
                 if not any((r["network"], r["method"], r["budget"]) == (name, method, budget) for r in read()):
                     found = bench.row(method, budget)

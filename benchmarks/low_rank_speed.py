@@ -109,7 +109,9 @@ def main() -> int:
                 f"| {whole / macs:.2f}x |",
                 flush=True,
             )
-            rows.append({"network": name, "what": key, "macs": macs, "ms": t.median_ms, "times": ratio and ratio.median})
+            rows.append(
+                {"network": name, "what": key, "macs": macs, "ms": t.median_ms, "times": ratio and ratio.median}
+            )
     ours = {(row["network"], row["what"]): row["times"] for row in rows}
     claims = [
         common.at_least(f"ResNet-18, {kind}, round_to=8: times faster", ours["resnet18", f"{kind}, round_to=8"], FASTER)
