@@ -174,6 +174,18 @@ def _measure(args: Args) -> int:
     return 0
 
 
+def _bench(args: Args) -> int:
+    """Time networks, .press and .onnx files in turns: milliseconds, images/s, memory, bytes, and which is faster."""
+    from netpress.bench import Plan, bench, text
+    from netpress.terminal import Terminal
+
+    plan = Plan(shape=args.input, batch=args.batch, threads=args.threads, rounds=args.rounds)
+    with Terminal(quiet=args.quiet or args.json) as terminal:
+        facts = bench(args.sides, plan, say=terminal.say)
+    print(json.dumps(facts) if args.json else text(facts))
+    return 0
+
+
 def _inspect(args: Args) -> int:
     """Show where every byte of a .press file goes."""
     facts = inspection.describe(Path(args.file))
@@ -285,6 +297,17 @@ def _sizes(text: str) -> tuple[int, ...]:
 _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "model": (("model",), {"help": "a zoo name, torchvision:NAME, timm:NAME or path.py:factory"}),
     "target": (("target",), {"help": "a .press file, or what the verb's description says"}),
+    "sides": (
+        ("sides",),
+        {
+            "nargs": "+",
+            "metavar": "SIDE",
+            "help": "a network as for measure, a .press or an .onnx file; the first is the baseline",
+        },
+    ),
+    "batch": (("--batch",), {"type": int, "default": 32, "help": "images per call, beside 1 (32)"}),
+    "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
+    "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
     "file": (("file",), {"help": "a .press file"}),
     "folder": (("folder",), {"help": "a run folder"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
@@ -334,6 +357,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "train": (_train, ("model", "data!", "out!", *_COMMON)),
     "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *_BUDGET, *_COMMON)),
     "measure": (_measure, ("target", "set-network", "input", "weights", "data", "data-root", "json")),
+    "bench": (_bench, ("sides", "input", "batch", "threads", "rounds", "json", "quiet")),
     "inspect": (_inspect, ("file", "json")),
     "pack": (_pack, ("model", "weights!", "out!", "input", "mean", "std", "json")),
     "unpack": (_unpack, ("file", "out!", "json")),

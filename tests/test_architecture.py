@@ -20,7 +20,8 @@ LAYERS = (
     {"errors"},
     {"atomic", "user_file"},
     {"codec"},
-    {"runtime", "forms", "inspect"},
+    {"runtime", "forms", "inspect", "onnx_session"},
+    {"peak"},
     {"candidate", "shadow", "adopt"},
     {"graph", "data", "zoo"},
     {"factor"},
@@ -38,13 +39,13 @@ LAYERS = (
     {"job"},
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
-    {"pack", "unpack", "show", "checks", "terminal", "quick"},
+    {"pack", "unpack", "show", "checks", "bench", "terminal", "quick"},
     {"cli"},
     {"__main__"},
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
-LIGHT = ("codec", "runtime", "errors", "atomic")
+LIGHT = ("codec", "runtime", "errors", "atomic", "onnx_session", "peak")
 HEAVY = {"torch", "onnx", "pydantic", "onnxscript", "scipy", "sklearn", "lightning_fabric", "safetensors", "PIL"}
 
 MAX_FILE_LINES, MAX_BODY_LINES, MAX_ARGUMENTS = 400, 40, 6

@@ -19,6 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from netpress.errors import ModelError, RecipeError
+from netpress.onnx_session import open_session
 
 MIN_ROUNDS = 7
 
@@ -119,7 +120,7 @@ def latency(
     warmup: int = 3,
     min_round_s: float = 0.05,
 ) -> dict[str, Timing]:
-    """Time several ONNX models in turns: A B C, A B C, ...
+    """Time several ONNX models in turns: A B C, A B C, ...; threads that wait sleep, they do not spin.
 
     Args:
         models: name -> the model's bytes, or the path of its file; each takes one input.
@@ -179,15 +180,8 @@ class _Run:
     """One opened model with its input."""
 
     def __init__(self, name: str, model: bytes | Path, x: NDArray[Any], threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Else the threads of the model before keep spinning for a while and steal time from this one's turn.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            source = model if isinstance(model, bytes) else str(model)
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(model, threads=threads)
             (entry,) = self._session.get_inputs()
             self._feed = {entry.name: np.ascontiguousarray(x)}
             self._session.run(None, self._feed)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from netpress import zoo
-from netpress.arch import open_network
+from netpress.arch import Named, open_network
 from netpress.candidate import Candidate, Inputs
 from netpress.data import Data
 from netpress.data import open as open_data
@@ -53,18 +53,41 @@ def measure_network(
     opened = open_data(data, root) if data else None
     shape = opened.shape if opened else shape
     with torch.device("meta" if ":" not in spec and weights is None else "cpu"):  # shapes only: in no time
-        named = open_network(
-            spec, settings, shape=shape, classes=len(opened.classes) if opened else _classes(spec, settings)
-        )
-    if shape is None and named.arch.source == "zoo":
-        shape = _usual_shape(named.arch.name, named.arch.settings)
-    if shape is None:
-        raise ModelError(f"{spec}: say the shape of one image, for instance --input 3x224x224")
+        named, shape = open_sized(spec, settings, shape=shape, classes=len(opened.classes) if opened else None)
     known = open_weights(named.net, named.arch, weights, root) if weights else None
     candidate = Candidate(named.net, arch=named.arch, inputs=_inputs(shape, opened, known))
     notes = [zoo.describe(named.arch.name).note if named.arch.source == "zoo" else "", known.note if known else ""]
     found = {"note": " ".join(filter(None, notes))} if any(notes) else {}
     return {**_count(candidate), **found, **_score(candidate, opened if weights else None)}
+
+
+def open_sized(
+    spec: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+) -> tuple[Named, tuple[int, ...]]:
+    """A network by name, and the shape of the images it takes.
+
+    Args:
+        spec: what `open_network` takes.
+        settings: of the network, to change.
+        shape: one image (C, H, W); None: the one that a zoo network was made for.
+        classes: number of outputs; None: the network's own.
+
+    Raises:
+        ModelError: it cannot be built, or its image shape is not known.
+
+    >>> open_sized("lenet5")[1]
+    (1, 28, 28)
+    """
+    named = open_network(spec, settings, shape=shape, classes=_classes(spec, settings) if classes is None else classes)
+    if shape is None and named.arch.source == "zoo":
+        shape = _usual_shape(named.arch.name, named.arch.settings)
+    if shape is None:
+        raise ModelError(f"{spec}: say the shape of one image, for instance --input 3x224x224")
+    return named, shape
 
 
 def _inputs(shape: tuple[int, ...], data: Data | None, known: Known | None) -> Inputs:

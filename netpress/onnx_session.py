@@ -1,0 +1,29 @@
+"""ONNX Runtime sessions for measuring: one place for their options, so that all sides run under the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+
+def open_session(model: bytes | Path, *, threads: int) -> onnxruntime.InferenceSession:
+    """Open an ONNX model on the CPU; its threads sleep when they have nothing to do.
+
+    Threads that spin while they wait take the time of whatever is measured next, and hide what waiting costs.
+
+    Args:
+        model: its bytes, or the path of its file.
+        threads: within an operation; operations run one after the other.
+
+    Raises:
+        Exception: whatever ONNX Runtime raises; its exceptions have no common class of their own.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised, and said once, by the caller
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
