@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netpress.codec import container, stored
+from netpress.codec import container, onnx_bytes, stored
+from netpress.errors import FileError
+from netpress.gains import Gain, gains
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -19,8 +22,9 @@ def describe(path: Path) -> dict[str, Any]:
         path: of a `.press` file.
 
     Returns:
-        `file_bytes overhead_bytes network input classes parameters nonzero ratio tensors`; ratio = 4 x parameters /
-        file_bytes; each tensor has `name shape form chain parameters kept bits bytes parts`.
+        `file_bytes overhead_bytes network edits input classes graph parameters nonzero ratio gains tensors`; gains:
+        what each thing that was done buys at run time (`gains.Gain`); ratio = 4 x parameters / file_bytes.
+        Each tensor has `name shape form chain parameters kept bits bytes parts`.
 
     Raises:
         FileError: the file is damaged or from a newer version.
@@ -41,8 +45,17 @@ def describe(path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "nonzero": sum(row["kept"] for row in rows),
         "ratio": 4 * parameters / size,
+        "gains": [asdict(gain) for gain in gains(rows, arch.edits, _operators(press.graph))],
         "tensors": rows,
     }
+
+
+def _operators(graph: bytes) -> tuple[str, ...]:
+    """Those of a graph; none of one that no runtime of ours would open: its bytes are shown all the same."""
+    try:
+        return onnx_bytes.check(graph).operators
+    except FileError:
+        return ()
 
 
 def _row(tensor: container.Tensor) -> dict[str, Any]:
@@ -102,6 +115,7 @@ def text(facts: dict[str, Any]) -> str:
             f"{facts['file_bytes']:,} bytes, {facts['ratio']:.1f}x smaller than float32; "
             f"{facts['nonzero']:,} of {facts['parameters']:,} parameters kept"
         ),
+        *(str(Gain(**gain)) for gain in facts["gains"]),
         "",
     ]
     names = ("positions", "codes", "table", "values", "data")

@@ -19,7 +19,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 LAYERS = (
     {"errors"},
     {"atomic", "user_file"},
-    {"codec"},
+    {"codec", "gains"},
     {"runtime", "forms", "inspect", "onnx_session"},
     {"peak"},
     {"candidate", "shadow", "adopt"},

@@ -1,0 +1,103 @@
+"""What each thing that was done to a network buys when it runs: size only, or speed too; read off the file.
+
+The words say what kind of gain there is, never how much: that is measured (`netpress bench`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_REMOVED, _REPLACED, _FOLDED, _ALONG = (
+    "removed",
+    "replaced",
+    "folded",
+    "goes along with another, or changes training only",
+)
+EDITS = {
+    **dict.fromkeys(("conv", "linear"), _REMOVED),
+    **dict.fromkeys(("norm", "crop", "take", "size", "sizes", "pruned", "bias", "dropout"), _ALONG),
+    **dict.fromkeys(
+        ("svd", "spatial_svd", "cp", "tucker2", "stacked", "grouped", "shuffled", "separable", "fire"), _REPLACED
+    ),
+    "identity": _FOLDED,
+}
+"""By structure edit what it did to the network."""
+
+_INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+"""Operators that make activations integers, or compute with them."""
+
+_FORMS = {
+    "shared": ("shared values", "size only: no kernel computes with a table"),
+    "signs": ("sign patterns", "size only: no kernel here computes with signs, they are floats again before it runs"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """One thing that was done, and what it buys.
+
+    Attributes:
+        what: it was.
+        where: how often, in words.
+        buys: at run time.
+    """
+
+    what: str
+    where: str
+    buys: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.where}): {self.buys}"
+
+
+def gains(
+    tensors: Sequence[Mapping[str, Any]], edits: Sequence[Sequence[Any]], operators: Collection[str]
+) -> list[Gain]:
+    """What was done to a network, one entry per kind, and what each buys at run time.
+
+    Args:
+        tensors: with `form`, `parameters`, `kept` (entries that are stored); `grid_bits` where a table is of integers.
+        edits: of the structure, `(operation, module path, numbers...)`.
+        operators: of the file's graph.
+
+    >>> for gain in gains([{"form": "shared", "parameters": 9, "kept": 4}], [("conv", "a", 3, 8, 1)], ()): print(gain)
+    zeros (1 tensor): size only: dense kernels multiply by them all the same
+    shared values (1 tensor): size only: no kernel computes with a table
+    removed filters (1 layer): size, and speed on every runtime where widths are multiples of 8; elsewhere time it
+    """
+    found = []
+    if sparse := sum(row["kept"] < row["parameters"] for row in tensors):
+        found.append(Gain("zeros", _many(sparse, "tensor"), "size only: dense kernels multiply by them all the same"))
+    forms = Counter(row["form"] for row in tensors)
+    found += [Gain(what, _many(forms[form], "tensor"), buys) for form, (what, buys) in _FORMS.items() if forms[form]]
+    if whole := sum(row["form"] == "affine" or bool(row.get("grid_bits")) for row in tensors):
+        found.append(Gain("integers", _many(whole, "tensor"), _integers(operators)))
+    return found + _structure(edits)
+
+
+def _integers(operators: Collection[str]) -> str:
+    if _INTEGER.isdisjoint(operators):
+        return "size only: the graph turns them into floats, its activations are floats"
+    return "size, and speed on ONNX Runtime where the processor multiplies 8-bit integers (VNNI, dot product)"
+
+
+def _structure(edits: Sequence[Sequence[Any]]) -> list[Gain]:
+    found = []
+    if removed := {edit[1] for edit in edits if EDITS.get(edit[0]) == _REMOVED}:
+        buys = "size, and speed on every runtime where widths are multiples of 8; elsewhere time it"
+        found.append(Gain("removed filters", _many(len(removed), "layer"), buys))
+    if kinds := Counter(edit[0] for edit in edits if EDITS.get(edit[0]) == _REPLACED):
+        buys = "size, and speed where several small layers run as well as a large one: time it"
+        where = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        found.append(Gain("cheaper layers in a layer's place", where, buys))
+    if folded := sum(EDITS.get(edit[0]) == _FOLDED for edit in edits):
+        buys = "little: ONNX Runtime folds those behind convolutions by itself"
+        found.append(Gain("folded batch norms", _many(folded, "layer"), buys))
+    return found
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
