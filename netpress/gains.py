@@ -10,18 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_REMOVED, _REPLACED, _FOLDED, _ALONG = (
-    "removed",
-    "replaced",
-    "folded",
-    "goes along with another, or changes training only",
-)
+_REMOVED, _REPLACED, _ADDED, _FOLDED = "removed", "replaced", "added", "folded"
+_ALONG = "goes along with another, or changes training only"
 EDITS = {
     **dict.fromkeys(("conv", "linear"), _REMOVED),
     **dict.fromkeys(("norm", "crop", "take", "size", "sizes", "pruned", "bias", "dropout"), _ALONG),
     **dict.fromkeys(
         ("svd", "spatial_svd", "cp", "tucker2", "stacked", "grouped", "shuffled", "separable", "fire"), _REPLACED
     ),
+    "beside": _ADDED,
     "identity": _FOLDED,
 }
 """By structure edit what it did to the network."""
@@ -93,6 +90,9 @@ def _structure(edits: Sequence[Sequence[Any]]) -> list[Gain]:
         buys = "size, and speed where several small layers run as well as a large one: time it"
         where = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         found.append(Gain("cheaper layers in a layer's place", where, buys))
+    if added := sum(EDITS.get(edit[0]) == _ADDED for edit in edits):
+        buys = "accuracy only: it costs size and time"
+        found.append(Gain("branches beside layers", _many(added, "layer"), buys))
     if folded := sum(EDITS.get(edit[0]) == _FOLDED for edit in edits):
         buys = "little: ONNX Runtime folds those behind convolutions by itself"
         found.append(Gain("folded batch norms", _many(folded, "layer"), buys))
