@@ -158,7 +158,7 @@ def test_pixels_are_fed_to_what_takes_pixels(tmp_path):
     assert bench([str(path)], FAST)["type"] == "uint8"
 
 
-def test_activations_of_fresh_networks_stay_numbers_that_processors_are_fast_on():
+def test_activations_of_fresh_networks_stay_normal_numbers():
     torch.manual_seed(0)
     layers = [part for _ in range(40) for part in (nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))]
     net = nn.Sequential(*layers).eval()

@@ -183,8 +183,8 @@ def _network(spec: str, model: Path, shape: tuple[int, ...] | None, known: tuple
 def _settle(net: nn.Module, shape: tuple[int, ...]) -> None:
     """Set batch norms to what noise gives.
 
-    With fresh weights and batch norms that change nothing, activations of deep networks shrink to denormal numbers, and
-    processors are many times slower on these than on any that a trained network has.
+    With fresh weights and batch norms that change nothing, activations of deep networks shrink to denormal numbers, on
+    which some processors are slower than on any that a trained network has.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
