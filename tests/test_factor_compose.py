@@ -8,7 +8,7 @@ from torch import nn
 from netpress.factor import CHILDREN, Rebuilt, rebuilt, structure
 from netpress.factor.compose import composed, relative_error
 
-NUMBERS = {"tucker2": (3, 4), "fire": (2, 3, 0), "grouped": (2,), "shuffled": (2,), "separable": (2,)}
+NUMBERS = {"tucker2": (3, 4), "fire": (2, 3, 0), "grouped": (2,), "shuffled": (2,), "separable": (2,), "beside": ()}
 
 
 @pytest.mark.parametrize("operation", sorted(CHILDREN))

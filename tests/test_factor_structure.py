@@ -131,7 +131,9 @@ def test_grouped_shuffled_and_fire_keep_biases_at_their_channels():
 
 @pytest.mark.parametrize("operation", sorted(CHILDREN))
 def test_an_edit_makes_the_same_structure_without_values(operation):
-    numbers = {"tucker2": (3, 4), "fire": (2, 3, 0), "grouped": (2,), "shuffled": (2,)}.get(operation, (3,))
+    numbers = {"tucker2": (3, 4), "fire": (2, 3, 0), "grouped": (2,), "shuffled": (2,), "beside": ()}.get(
+        operation, (3,)
+    )
     net = nn.Sequential(conv(5 if operation == "stacked" else 3, bias=False))
     expected = structure(net[0], operation, *numbers)
     state = torch.get_rng_state()

@@ -77,6 +77,12 @@ def _spread(found: Rebuilt, shape: torch.Size) -> Tensor:
     return dense
 
 
+def _beside(w: Weights, _shape: torch.Size) -> Tensor:
+    dense = w["pattern"].clone()
+    dense[:, :, dense.shape[2] // 2, dense.shape[3] // 2] += w["point"].flatten(1)
+    return dense
+
+
 def _fire(w: Weights, shape: torch.Size) -> Tensor:
     condense, dense = w["condense"].flatten(1), w["wide"].new_zeros(shape)
     ones = len(w["ones"])
@@ -93,6 +99,7 @@ _COMPOSED: Mapping[str, Callable[[Weights, torch.Size], Tensor]] = {
     "stacked": _stacked,
     "separable": _separable,
     "fire": _fire,
+    "beside": _beside,
 }
 
 

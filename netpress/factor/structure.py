@@ -11,6 +11,7 @@
 | `shuffled` | groups | `before` (channels put in order), `grouped`, `after` (and back) |
 | `separable` | kernels per input | `depthwise` (k x k), `pointwise` (1 x 1) |
 | `fire` | condensed channels, 1 x 1 channels, rectified (1 or 0) | `condense` (1 x 1), `ones` (1 x 1), `wide` (k x k) |
+| `beside` | none | `pattern` (the layer itself), `point` (1 x 1), added up |
 
 The last child has the bias if the layer had one. Stride, padding and dilation go to those children where the chain
 computes the same function as one convolution would.
@@ -80,6 +81,27 @@ class Condensed(nn.Module):
         return torch.cat([self.ones(a), self.wide(a)], dim=1)
 
 
+class Beside(nn.Module):
+    """A k x k convolution and a 1 x 1 one on the same input, added up: y = pattern(x) + point(x).
+
+    Args:
+        pattern, point: the convolutions.
+
+    Source: Li et al. 2017, SEP-Nets, the pattern residual block, without its norm and ReLU.
+
+    >>> Beside(nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 4, 1))(torch.zeros(1, 8, 7, 7)).shape
+    torch.Size([1, 4, 7, 7])
+    """
+
+    def __init__(self, pattern: nn.Module, point: nn.Module) -> None:
+        super().__init__()
+        self.pattern, self.point = pattern, point
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add both outputs."""
+        return torch.add(self.pattern(x), self.point(x))
+
+
 CHILDREN: Mapping[str, tuple[str, ...]] = {
     "svd": ("reduce", "expand"),
     "spatial_svd": ("vertical", "horizontal"),
@@ -90,6 +112,7 @@ CHILDREN: Mapping[str, tuple[str, ...]] = {
     "shuffled": ("before", "grouped", "after"),
     "separable": ("depthwise", "pointwise"),
     "fire": ("condense", "ones", "wide"),
+    "beside": ("pattern", "point"),
 }
 """By operation the names of the modules that take the layer's place."""
 _ALL = frozenset(CHILDREN)
@@ -111,12 +134,12 @@ def refusal(layer: nn.Module, operation: str) -> str | None:
         return f"operation {operation!r} is unknown; expected one of {', '.join(_BUILDERS)}"
     high, wide = layer.kernel_size
     reasons: tuple[tuple[bool, Collection[str], str], ...] = (
-        (layer.groups > 1, {}, f"it has {layer.groups} groups"),
+        (layer.groups > 1, {"beside"}, f"it has {layer.groups} groups"),
         (layer.padding_mode != "zeros", {"svd"}, f"it pads with {layer.padding_mode!r} instead of zeros"),
         ((high, wide) == (1, 1), {"svd", "grouped", "shuffled"}, "its filters are 1 x 1"),
         ((high, wide) != (5, 5), _ALL - {"stacked"}, f"its filters are {high} x {wide}, not 5 x 5"),
         (layer.dilation != (1, 1), _ALL - {"stacked"}, "it is dilated"),
-        (isinstance(layer.padding, str), _ALL - {"stacked", "fire"}, f"its padding is {layer.padding!r}"),
+        (isinstance(layer.padding, str), _ALL - {"stacked", "fire", "beside"}, f"its padding is {layer.padding!r}"),
         (
             not _centred(layer),
             _ALL - {"fire"},
@@ -193,6 +216,8 @@ def _give_bias(made: Any, operation: str, bias: Tensor) -> None:
         made.wide.bias.copy_(bias[made.ones.out_channels :])
     elif operation == "shuffled":
         made.grouped.bias[made.after.index] = bias
+    elif operation == "beside":
+        made.pattern.bias.copy_(bias)
     else:
         made.get_submodule((CHILDREN[operation] or ("",))[-1]).bias.copy_(bias)
 
@@ -346,6 +371,14 @@ def _fire(layer: nn.Conv2d, condensed: int, ones: int, rectified: int) -> nn.Mod
     )
 
 
+def _beside(layer: nn.Conv2d) -> nn.Module:
+    pattern = _conv(layer, layer.in_channels, layer.out_channels, groups=layer.groups, bias=layer.bias is not None)
+    point = _conv(
+        layer, layer.in_channels, layer.out_channels, groups=layer.groups, kernel_size=1, padding=0, dilation=1
+    )
+    return Beside(pattern, point)
+
+
 _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "svd": _svd,
     "spatial_svd": _spatial_svd,
@@ -356,4 +389,5 @@ _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "shuffled": _shuffled,
     "separable": _separable,
     "fire": _fire,
+    "beside": _beside,
 }
