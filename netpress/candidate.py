@@ -66,7 +66,7 @@ class Candidate:
 
     @property
     def traits(self) -> frozenset[str]:
-        """What at least one of its tensors promises: any of "support", "shared"."""
+        """What at least one of its tensors promises: any of "support", "shared", "affine", "signs"."""
         return frozenset().union(*(form.traits for form in self.forms.values()))
 
     def but(self, **changes: Any) -> Self:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from netpress.codec import container, onnx_bytes, stored
+from netpress.codec.stored import Stored
 from netpress.errors import FileError
 from netpress.gains import Gain, gains
 
@@ -24,7 +25,8 @@ def describe(path: Path) -> dict[str, Any]:
     Returns:
         `file_bytes overhead_bytes network edits input classes graph parameters nonzero ratio gains tensors`; gains:
         what each thing that was done buys at run time (`gains.Gain`); ratio = 4 x parameters / file_bytes.
-        Each tensor has `name shape form chain parameters kept bits bytes parts`.
+        Each tensor has `name shape form chain parameters kept values grid_bits scales bits bytes parts`: how many
+        values an entry can take (at its scale), bits of the integers, how many scales or steps there are.
 
     Raises:
         FileError: the file is damaged or from a newer version.
@@ -70,12 +72,20 @@ def _row(tensor: container.Tensor) -> dict[str, Any]:
         "chain": tensor.chain,
         "parameters": count,
         "kept": kept,
-        "values": len(value.table) if value.table is not None else None,
+        "values": _values(value),
+        "grid_bits": value.side.bits if value.side is not None and value.side.bits else None,
+        "scales": None if value.side is None else int(value.side.scale.size),
         "bits": 8 * len(tensor.data) / count if count else 0.0,
         "bytes": len(tensor.data),
         # bytes by part come from packing again, which is deterministic; another writer's chain has one part
         "parts": again.parts if again.data == tensor.data else {"data": len(tensor.data)},
     }
+
+
+def _values(value: Stored) -> int | None:
+    if value.table is not None:
+        return len(value.table)
+    return None if value.side is None else value.side.alphabet
 
 
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
@@ -107,6 +117,13 @@ def _line(row: Iterable[str], widths: Sequence[int], numeric: Sequence[bool]) ->
     return "  ".join(parts).rstrip()
 
 
+def _form(row: dict[str, Any]) -> str:
+    """A form in words, e.g. "shared, 8-bit table"."""
+    if row["grid_bits"] is None:
+        return str(row["form"])
+    return f"{row['form']}, {row['grid_bits']}-bit" + (" table" if row["form"] == "shared" else "")
+
+
 def text(facts: dict[str, Any]) -> str:
     """What `describe` found, for people."""
     lines = [
@@ -121,13 +138,13 @@ def text(facts: dict[str, Any]) -> str:
     names = ("positions", "codes", "table", "values", "data")
     rows = [
         [
-            *(r["name"], "x".join(map(str, r["shape"])), r["form"], r["chain"]),
-            *(100 * r["kept"] / max(r["parameters"], 1), r["values"], r["bits"]),
+            *(r["name"], "x".join(map(str, r["shape"])), _form(r), r["chain"]),
+            *(100 * r["kept"] / max(r["parameters"], 1), r["values"], r["scales"], r["bits"]),
             *(r["parts"].get(n) for n in names),
             r["bytes"],
         ]
         for r in facts["tensors"]
     ]
-    head = ["tensor", "shape", "form", "chain", "kept %", "values", "bits/weight", *names, "bytes"]
-    rows.append(["header, graph, checksums", "", "", "", *[None] * 8, facts["overhead_bytes"]])
+    head = ["tensor", "shape", "form", "chain", "kept %", "values", "scales", "bits/weight", *names, "bytes"]
+    rows.append(["header, graph, checksums", "", "", "", *[None] * 9, facts["overhead_bytes"]])
     return "\n".join([*lines, table(rows, head)])

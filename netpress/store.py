@@ -36,7 +36,7 @@ class Saved:
     Attributes:
         file_bytes: of the whole file, as the file system says.
         overhead_bytes: of everything but the tensors: magic, lengths, header, graph, checksums.
-        parts: by tensor, bytes of its "positions", "codes", "table", "values".
+        parts: by tensor, bytes of its "positions", "codes", "table" (scales and steps too), "values".
         note: why the file holds no graph; empty if it does.
     """
 

@@ -25,7 +25,7 @@ from netpress import onnx_graph, store
 from netpress.candidate import Candidate
 from netpress.codec.header import Arch
 from netpress.data.batches import batches
-from netpress.forms import Form, Free, Shared, holds, project
+from netpress.forms import Affine, Form, Free, Shared, Signs, holds, project
 from netpress.methods.targets import choose, targets
 from netpress.runtime import Session
 from netpress.train import Training, bound, fit, formed, logits
@@ -55,8 +55,16 @@ def form_facts(form: Form) -> tuple[Any, ...]:
     match form.values:
         case Free():
             return support, "free"
-        case Shared(index=index, size=size):
-            return support, "shared", raw(index), size
+        case Shared(index=index, size=size, grid=grid):
+            return support, "shared", raw(index), size, None if grid is None else _grid_facts(grid)
+        case Signs(pattern=pattern, axes=axes, trained=trained):
+            return support, "signs", raw(pattern), tuple(pattern.shape), axes, trained
+        case Affine() as grid:
+            return support, *_grid_facts(grid)
+
+
+def _grid_facts(grid: Affine) -> tuple[Any, ...]:
+    return "affine", raw(grid.step), tuple(grid.step.shape), grid.bits, grid.zero_point, grid.trained
 
 
 def facts(candidate: Candidate) -> tuple[Any, ...]:
@@ -281,7 +289,26 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
             isinstance(now.values, Shared) and now.values.size <= form.values.size
         ):
             lost.append(f"{name}: no longer shared")
+        lost += [f"{name}: {what}" for what in _forgotten_integers(form, now)]
     return lost + [f"{name}: does not hold" for name in broken(later)]
+
+
+def _forgotten_integers(form: Form, now: Form) -> Iterator[str]:
+    """What a tensor of the same shape no longer keeps of its signs or its grid; a step may change."""
+    match form.values, now.values:
+        case Signs() as was, Signs() as is_:
+            support = torch.ones_like(was.pattern) if now.support is None else now.support
+            if not torch.equal(was.pattern & support, is_.pattern) or was.axes != is_.axes:
+                yield "other signs"
+        case Signs(), _:
+            yield "no longer signs"
+        case Affine() as was, Affine() as is_:
+            if (is_.bits, is_.zero_point) != (was.bits, was.zero_point):
+                yield "another grid"
+        case Affine(), _:
+            yield "no longer on a grid"
+        case Shared(grid=Affine()), Shared(grid=None):
+            yield "its table is no longer on a grid"
 
 
 def _forgotten_by_surgery(name: str, forms: tuple[Form, Form], before: Tensor, w: Tensor) -> list[str]:
@@ -297,6 +324,8 @@ def _forgotten_by_surgery(name: str, forms: tuple[Form, Form], before: Tensor, w
         lost.append(f"{name}: more shared values than before")
     if isinstance(form.values, Shared) and isinstance(now.values, Free) and w.count_nonzero():
         lost.append(f"{name}: no longer shared")
+    if isinstance(form.values, Signs | Affine) and type(now.values) is not type(form.values):
+        lost.append(f"{name}: no longer {form.values.name}")
     assert all(a <= b for a, b in zip(w.shape, before.shape, strict=True)), name
     return lost
 
@@ -314,6 +343,11 @@ def _with_trait(candidate: Candidate, trait: str) -> Candidate:
             size = min(4, w.numel())
             index = w.flatten().argsort().argsort() * size // w.numel()  # quarters of the distribution
             forms[target.name] = Form(values=Shared(index=index, size=size))
+        elif trait == "signs":
+            forms[target.name] = Form(values=Signs.of(w, axes=(0, 1) if w.ndim > 2 else (0,)))
+        elif trait == "affine":
+            step = w.abs().flatten(1).amax(1).view(-1, *[1] * (w.ndim - 1)) / 127
+            forms[target.name] = Form(values=Affine.symmetric(step, 8))
         else:
             raise AssertionError(f"teach the contract to make a candidate with the trait {trait!r}")
     net = deepcopy(candidate.net)

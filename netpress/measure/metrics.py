@@ -14,7 +14,7 @@ import torch
 
 import netpress
 from netpress.candidate import Candidate, Images
-from netpress.forms import Form, Shared
+from netpress.forms import Affine, Form, Free, Shared, Signs
 from netpress.measure.cost import cost
 from netpress.store import Saved
 from netpress.train.evaluate import evaluate
@@ -68,12 +68,25 @@ def layers(candidate: Candidate, saved: Saved) -> list[dict[str, Any]]:
                 "kept": kept,
                 "form": form.values.name,
                 "table": table,
-                "bits": 32 if table is None else math.ceil(math.log2(table)) if table > 1 else 0,
+                "bits": _bits(form),
                 "macs": work.get(name.rpartition(".")[0], 0) if parameter.ndim > 1 else 0,
                 "bytes": dict(saved.parts.get(name, {})),
             }
         )
     return rows
+
+
+def _bits(form: Form) -> int:
+    """Bits of one entry inside the support, tables and scales aside."""
+    match form.values:
+        case Free():
+            return 32
+        case Shared(size=size):
+            return math.ceil(math.log2(size)) if size > 1 else 0
+        case Affine(bits=bits):
+            return bits
+        case Signs():
+            return 1
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:

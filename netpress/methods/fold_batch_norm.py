@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from netpress.arch import edit
 from netpress.candidate import Candidate, Context, Record, edited
 from netpress.errors import ModelError, RecipeError
-from netpress.forms import Shared, project
+from netpress.forms import Free, project
 from netpress.methods.norms import Found, Pair, norm_pairs
 from netpress.methods.targets import CONVOLUTIONS, targets
 from netpress.shadow import observing, smallest_side
@@ -103,6 +103,12 @@ class FoldBatchNorm:
         return folded.but(history=(*candidate.history, Record(self.name, asdict(self), tuple(notes))))
 
 
+_DONE = {
+    "shared": ("shares its weights' values", "sharing"),
+    "affine": ("has weights on an integer grid", "quantizing"),
+    "signs": ("has weights that are signs", "binarizing"),
+}
+
 METHODS = (FoldBatchNorm,)
 EXAMPLES = (FoldBatchNorm(),)
 
@@ -111,7 +117,7 @@ def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Foun
     """Without the pairs that are frozen, or whose forms folding would break.
 
     Raises:
-        ModelError: a layer's weights share values.
+        ModelError: a layer's weights share values, or are signs or whole multiples of a step.
     """
     pairs, stay = [], dict(found.stay)
     for pair in found.pairs:
@@ -122,10 +128,11 @@ def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Foun
             stay[pair.norms[0]] = f"frozen by {named[0]!r}"
         elif formed:
             stay[pair.norms[0]] = f"{formed[0]} has a form, which folding would not keep"
-        elif form is not None and isinstance(form.values, Shared):
+        elif form is not None and not isinstance(form.values, Free):
+            what, order = _DONE[form.values.name]
             raise ModelError(
-                f"{pair.layer} shares its weights' values, and folding {pair.norms[0]} would scale them channel by "
-                "channel: fold before sharing, or freeze it"
+                f"{pair.layer} {what}, and folding {pair.norms[0]} would scale them channel by channel: "
+                f"fold before {order}, or freeze it"
             )
         else:
             pairs.append(pair)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from netpress.codec import stored
 from netpress.codec.container import Press, Tensor
+from netpress.codec.stored import Stored
 from netpress.report.folder import RunFolder
 
 BINS = 80
 MOST_LAYERS = 24
+MOST_SCALES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +89,14 @@ def _by_name(press: Press) -> dict[str, Tensor]:
 def _histogram(row: Mapping[str, Any], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Histogram:
     name = row["name"]
     value = after[name].unpack()
-    table = () if value.table is None else value.table.tolist()
-    return count(name, before[name].restore() if name in before else None, stored.restore(value), table)
+    return count(name, before[name].restore() if name in before else None, stored.restore(value), _ticks(value))
+
+
+def _ticks(value: Stored) -> list[float]:
+    """The few values that all entries share: those of a table, or plus and minus the scales of signs."""
+    if value.table is not None:
+        return [float(number) for number in value.table]
+    if value.form == "signs" and value.side is not None and value.side.scale.size <= MOST_SCALES:
+        scales = value.side.scale.ravel()
+        return [float(number) for number in np.unique(np.concatenate([scales, 0 - scales]))]
+    return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +13,71 @@ from torch.nn.utils import parametrize
 
 from netpress.candidate import Candidate
 from netpress.errors import ModelError
-from netpress.forms import Form, Free, Shared, encode, gather, project
+from netpress.forms import (
+    Affine,
+    Form,
+    Free,
+    Params,
+    Shared,
+    Signs,
+    encode,
+    gather,
+    kept,
+    on_grid,
+    project,
+    signed,
+    step_share,
+    with_step,
+)
 
 
 class Bound(nn.Module):
     """The one parametrization of a formed tensor: what is trained -> the weight.
 
     The form's tensors are buffers that no state dict holds, so that they follow the network to its device.
+
+    Args:
+        form: of the tensor.
+        parameter: the tensor.
+        order: names of the parameters beside it, in their order.
     """
 
-    def __init__(self, form: Form, shape: torch.Size, order: tuple[str, ...]) -> None:
+    def __init__(self, form: Form, parameter: Tensor, order: tuple[str, ...]) -> None:
         super().__init__()
-        self.form, self.shape, self.order = form, shape, order
+        self.form, self.shape, self.order = form, parameter.shape, order
+        self.trained = parameter.requires_grad
+        values = form.values
         self.register_buffer("support", form.support, persistent=False)
-        index = form.values.index if isinstance(form.values, Shared) else None
+        index = values.index if isinstance(values, Shared) else None
         # found once: looking for the non-zero places in every forward pass costs more than the layer
         self.register_buffer("positions", form.positions() if index is not None else None, persistent=False)
         self.register_buffer("index", index, persistent=False)
+        self.register_buffer("pattern", values.pattern if isinstance(values, Signs) else None, persistent=False)
+        self.grid = values.grid if isinstance(values, Shared) else values if isinstance(values, Affine) else None
+        self.register_buffer("step", None if self.grid is None else self.grid.step, persistent=False)
+        self.register_buffer("share", step_share(form, parameter), persistent=False)
         self.support: Tensor | None
         self.positions: Tensor | None
         self.index: Tensor | None
+        self.pattern: Tensor | None
+        self.step: Tensor | None
+        self.share: Tensor | None
 
-    def forward(self, params: Tensor) -> Tensor:
+    def forward(self, *params: Tensor) -> Tensor:
         """The weight; same as `forms.decode`."""
-        if self.index is not None:
-            return gather(params, self.index, self.positions, self.shape)
-        if self.support is None:
-            return params
-        return torch.where(self.support, params, torch.zeros_like(params))
+        floats = params[0]
+        if self.pattern is not None:
+            return signed(floats, self.pattern, self.support)
+        if self.index is None:
+            floats = kept(floats, self.support)
+        if self.grid is not None:
+            step = self.step if len(params) == 1 else params[1]
+            assert step is not None
+            assert self.share is not None
+            floats = on_grid(floats, step, self.share, self.grid.levels)
+        return floats if self.index is None else gather(floats, self.index, self.positions, self.shape)
 
-    def right_inverse(self, w: Tensor) -> Tensor:
+    def right_inverse(self, w: Tensor) -> Params:
         """What is trained; same as `forms.encode`."""
         return encode(self.form, w)
 
@@ -90,20 +126,60 @@ def bind(net: nn.Module, forms: Mapping[str, Form]) -> None:
         orders[name] = tuple(module._parameters)
     for name, form in forms.items():
         module, leaf = owner(net, name)
-        parametrize.register_parametrization(module, leaf, Bound(form, getattr(module, leaf).shape, orders[name]))
+        parameter = getattr(module, leaf)
+        parametrize.register_parametrization(module, leaf, Bound(form, parameter, orders[name]))
+        trained = _trained(module, leaf)
+        if not trained.is_tensor:  # the weights before rounding stay the object that they were
+            parameter.data = trained.original0.data
+            trained.original0 = parameter
+        elif isinstance(form.values, Signs) and not form.values.trained:
+            parameter.requires_grad_(requires_grad=False)
 
 
-def unbind(net: nn.Module, forms: Mapping[str, Form]) -> None:
-    """Take the forms out in place: plain parameters again, under their old names, in their old order."""
+def unbind(net: nn.Module, forms: Mapping[str, Form]) -> dict[str, Form]:
+    """Take the forms out in place: plain parameters again, under their old names, in their old order.
+
+    Returns:
+        The forms that the tensors hold now: `forms`, with the steps that were trained.
+
+    Raises:
+        ModelError: a step is NaN; the network is plain by then.
+    """
+    steps = {}
     for name in forms:
         module, leaf = owner(net, name)
-        order = module.parametrizations[leaf][0].order  # type: ignore[union-attr, index]
+        trained = _trained(module, leaf)
+        installed = trained[0]
+        assert isinstance(installed, Bound)
         _own_class(module)
-        parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+        if not trained.is_tensor:
+            steps[name] = trained.original1.detach().cpu().clone()
+            _leave_one(module, leaf, trained.original0)
+        else:
+            parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+        module.get_parameter(leaf).requires_grad_(installed.trained)
         # removal puts the tensor behind its siblings; the order is part of deterministic files
         parameters = module._parameters
-        for n in [n for n in order if n in parameters]:
+        for n in [n for n in installed.order if n in parameters]:
             parameters[n] = parameters.pop(n)
+    if lost := [name for name, step in steps.items() if bool(step.isnan().any())]:
+        raise ModelError(f"the step of {lost[0]} is NaN after training: try a lower lr")
+    return {name: with_step(form, steps[name]) if name in steps else form for name, form in forms.items()}
+
+
+def _trained(module: nn.Module, leaf: str) -> Any:
+    """What torch keeps of a parametrized tensor: its one `original`, or `original0` and `original1`."""
+    return module.parametrizations[leaf]  # type: ignore[index]
+
+
+def _leave_one(module: nn.Module, leaf: str, parameter: nn.Parameter) -> None:
+    """Remove a parametrization of two tensors: its result becomes `parameter`, which torch would replace."""
+    with torch.no_grad():
+        weight = getattr(module, leaf).clone()
+    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    module._buffers.pop(leaf, None)  # where nothing was trained
+    parameter.data = weight
+    module._parameters[leaf] = parameter
 
 
 def _own_class(module: nn.Module) -> None:
@@ -117,7 +193,8 @@ def _own_class(module: nn.Module) -> None:
 def bound(candidate: Candidate) -> Iterator[nn.Module]:
     """The candidate's network with its forms installed, to be trained by anybody's loop.
 
-    The candidate's own network is what is trained: on leaving, its tensors hold their forms to the bit.
+    The candidate's own network is what is trained: on leaving, its tensors hold their forms to the bit. Where a step
+    was trained, this candidate's forms are replaced by those with the new step (the old ones stay as they are).
 
     >>> w = torch.tensor([[1.0, 0.0]])
     >>> net = nn.Linear(2, 1, bias=False); net.weight.data = w
@@ -130,7 +207,8 @@ def bound(candidate: Candidate) -> Iterator[nn.Module]:
     try:
         yield candidate.net
     finally:
-        unbind(candidate.net, candidate.forms)
+        # frozen, but its network changes here too, and the step of a grid belongs to both
+        object.__setattr__(candidate, "forms", unbind(candidate.net, candidate.forms))
 
 
 def formed(net: nn.Module, forms: Mapping[str, Form]) -> nn.Module:
@@ -144,14 +222,12 @@ def formed(net: nn.Module, forms: Mapping[str, Form]) -> nn.Module:
 
 
 def trained_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups of a bound network: decay acts on free weights of two or more axes, never on tables."""
+    """Parameter groups of a bound network: decay acts on weights of two or more axes, not on tables, scales, steps."""
     tables = {
         id(p)
         for m in net.modules()
-        if isinstance(m, parametrize.ParametrizationList)
-        for b in m
-        if isinstance(b, Bound) and not isinstance(b.form.values, Free)
-        for p in m.parameters(recurse=False)
+        if isinstance(m, parametrize.ParametrizationList) and isinstance(m[0], Bound)
+        for p in _undecayed(m, m[0].form)
     }
     trained = [p for p in net.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
@@ -160,3 +236,14 @@ def trained_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object
         {"params": decayed, "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in kept], "weight_decay": 0.0},
     ]
+
+
+def _undecayed(trained: parametrize.ParametrizationList, form: Form) -> list[Tensor]:
+    tensors = list(trained.parameters(recurse=False))
+    match form.values:
+        case Free():
+            return []
+        case Affine():
+            return [*tensors[1:]]
+        case Shared() | Signs():
+            return [*tensors]

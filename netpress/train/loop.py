@@ -253,6 +253,6 @@ def fit(
     if done.best:
         trainer.net.load_state_dict(done.best)
     net = trainer.net.cpu()
-    unbind(net, candidate.forms)
+    forms = unbind(net, candidate.forms)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return Fitted(candidate.but(net=net.eval()), tuple(done.history))
+    return Fitted(candidate.but(net=net.eval(), forms=forms), tuple(done.history))
