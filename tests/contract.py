@@ -147,8 +147,16 @@ def trained_their_way(candidate: Candidate, optimizer: str) -> Candidate:
 
 
 def moved(before: Candidate, after: Candidate) -> bool:
-    """Whether training changed every formed tensor: otherwise a check of what training keeps would be empty."""
-    return all(raw(before.net.get_parameter(n)) != raw(after.net.get_parameter(n)) for n in before.forms)
+    """Whether training changed every formed tensor but the frozen ones: otherwise a check of what it keeps is empty."""
+    return all(
+        (raw(before.net.get_parameter(name)) != raw(after.net.get_parameter(name))) is _trains(form)
+        for name, form in before.forms.items()
+    )
+
+
+def _trains(form: Form) -> bool:
+    """Signs with a frozen scale are frozen whole."""
+    return not isinstance(form.values, Signs) or form.values.trained
 
 
 def broken(candidate: Candidate, forms: Mapping[str, Form] | None = None) -> list[str]:
