@@ -169,6 +169,7 @@ def test_mode_gradient_and_dtype_are_the_layers():
         (nn.Conv2d(4, 4, 1), "tucker2", (1, 1), "1 x 1"),
         (nn.Conv2d(4, 4, 3), "stacked", (4,), "3 x 3, not 5 x 5"),
         (nn.Conv2d(4, 4, 3), "fire", (1, 1, 0), "other places"),
+        (nn.Conv2d(4, 4, 3), "beside", (), "other places"),
         (nn.Conv2d(4, 4, 3, padding="same"), "fire", (1, 1, 0), "padding"),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "cp", (1,), "'reflect'"),
         (nn.Conv2d(4, 4, 3), "svd", (5,), "rank 5: expected 1 to 4, the full rank"),

@@ -31,7 +31,7 @@ def test_nothing_is_left_out():
     assert len(toy_nets.KINDS) == 6
     assert len(contract.CHECKS) == 9
     assert len(PAIRS) == len(EXAMPLES) ** 2 >= 49
-    assert set().union(*(e.gives for e in EXAMPLES)) == {"support", "shared"}
+    assert set().union(*(e.gives for e in EXAMPLES)) == {"support", "shared", "signs"}
 
 
 @pytest.mark.parametrize("kind", toy_nets.KINDS)

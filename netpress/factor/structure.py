@@ -142,7 +142,7 @@ def refusal(layer: nn.Module, operation: str) -> str | None:
         (isinstance(layer.padding, str), _ALL - {"stacked", "fire", "beside"}, f"its padding is {layer.padding!r}"),
         (
             not _centred(layer),
-            _ALL - {"fire"},
+            _ALL - {"fire", "beside"},
             "a 1 x 1 filter beside it would see other places: its padding is uneven",
         ),
     )

@@ -23,6 +23,7 @@ from netpress.errors import RecipeError
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
 from netpress.methods.low_rank import LowRank
+from netpress.methods.pattern_binarize import PatternBinarize
 from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
@@ -31,6 +32,7 @@ __all__ = [
     "FilterPrune",
     "FoldBatchNorm",
     "LowRank",
+    "PatternBinarize",
     "Substitute",
     "WeightPrune",
     "WeightShare",
