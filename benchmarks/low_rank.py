@@ -114,7 +114,8 @@ class Bench:
         folder = self.work / f"{self.name} {method} {share}".replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         train = Training(**self.facts["train"])
-        fitted = fit(made, train, self.context(scratch=folder), teacher=self.start.net, key="low-rank").candidate
+        context, key = self.context(scratch=folder), f"low-rank {made.arch.edits}"
+        fitted = fit(made, train, context, teacher=self.start.net, key=key).candidate
         saved = nxp.save(fitted, folder / "model.press")
         spent = cost(fitted.net, self.data.shape)
         return {
@@ -159,16 +160,11 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def claims(rows: list[dict[str, Any]]) -> list[common.Claim]:
-    """Fitting outputs is never worse than fitting weights, before retraining."""
-    fitted = [r for r in rows if "weights" in r["before"]]
-    gains = [
-        100 * (r["before"][objective] - r["before"]["weights"])
-        for r in fitted
-        for objective in ("outputs", "asymmetric")
-    ]
+    """Fitting outputs, asymmetrically, is never worse than fitting weights, before retraining."""
+    gains = [100 * (r["before"]["asymmetric"] - r["before"]["weights"]) for r in rows if "weights" in r["before"]]
     over = [r["macs"] - r["budget"] for r in rows]
     return [
-        common.at_least("least gain of fitting outputs over fitting weights, points of top-1", min(gains), TOLERANCE),
+        common.at_least("least gain of asymmetric over weights at any point, points of top-1", min(gains), TOLERANCE),
         common.at_most("largest excess over a budget of multiply-adds, share", max(over), 0.02),
     ]
 
