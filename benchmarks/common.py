@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netpress.candidate import Candidate
@@ -73,6 +73,17 @@ def spread(seconds: list[float]) -> str:
 
 
 OPERATORS: list[object] = []  # kept alive: declarations go with the object
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of this and of earlier calls, from a file of JSON lines."""
+    return [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Add one row at the end."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def graph(candidate: "Candidate") -> bytes:

@@ -18,7 +18,6 @@ Rows are kept in docs/results/condensed.jsonl: an interrupted run goes on where 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,19 +149,17 @@ def row(bench: Bench, arm: str) -> dict[str, Any]:
     }
 
 
-def read() -> list[dict[str, Any]]:
-    """Rows of this and of earlier calls."""
-    return [json.loads(text) for text in ROWS.read_text().splitlines()] if ROWS.is_file() else []
-
-
 def line(found: dict[str, Any], plain: dict[str, Any]) -> str:
     """One arm as a row of the table."""
     epochs = " + ".join(map(str, found["epochs"]))
+    if found is plain:
+        counts, gain = f"{found['params']:,} | {found['macs']:,}", ""
+    else:
+        counts = " | ".join(f"{found[k]:,} ({plain[k] / found[k]:.1f}x fewer)" for k in ("params", "macs"))
+        gain = f" ({100 * (found['top1'][1] - plain['top1'][1]):+.2f})"
     return (
-        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {epochs} | {found['params']:,} "
-        f"({plain['params'] / found['params']:.1f}x fewer) | {found['macs']:,} ({plain['macs'] / found['macs']:.1f}x) "
-        f"| {100 * found['top1'][0]:.2f} "
-        f"| {100 * found['top1'][1]:.2f} ({100 * (found['top1'][1] - plain['top1'][1]):+.2f}) |"
+        f"| {found['network']} | {found['arm']}, seed {found['seed']} | {epochs} | {counts} "
+        f"| {100 * found['top1'][0]:.2f} | {100 * found['top1'][1]:.2f}{gain} |"
     )
 
 
@@ -198,11 +195,12 @@ def main() -> int:
         for name in args.networks:
             bench = Bench(name, data, args.work, args.seed)
             for arm in args.arms:
-                if not any((r["network"], r["arm"], r["seed"]) == (name, arm, args.seed) for r in read()):
+                if not any(
+                    (r["network"], r["arm"], r["seed"]) == (name, arm, args.seed) for r in common.read_rows(ROWS)
+                ):
                     found = row(bench, arm)
-                    with ROWS.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
-    return show(read(), check=args.check)
+                    common.add_row(ROWS, found)
+    return show(common.read_rows(ROWS), check=args.check)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Rows are kept in docs/results/low-rank.jsonl: an interrupted run goes on where i
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,11 +136,6 @@ class Bench:
         }
 
 
-def read() -> list[dict[str, Any]]:
-    """Rows of this and of earlier calls."""
-    return [json.loads(text) for text in ROWS.read_text().splitlines()] if ROWS.is_file() else []
-
-
 def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """One row per point; what has none was not run."""
     for name, facts in NETWORKS.items():
@@ -206,7 +200,9 @@ def main() -> int:
         bench = Bench(name, args.data_root, args.work)
         for budget in args.budgets or NETWORKS[name]["budgets"]:
             for method in args.methods:
-                if not any((r["network"], r["method"], r["budget"]) == (name, method, budget) for r in read()):
+                if not any(
+                    (r["network"], r["method"], r["budget"]) == (name, method, budget) for r in common.read_rows(ROWS)
+                ):
                     found = bench.row(method, budget)
                     print(
                         name,
@@ -217,9 +213,8 @@ def main() -> int:
                         f"{found['cpu_minutes']:.1f} min",
                         flush=True,
                     )
-                    with ROWS.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
-    rows = read()
+                    common.add_row(ROWS, found)
+    rows = common.read_rows(ROWS)
     print(
         "Low rank\n\n| network | method | budget, % | MACs, % | parameters | bytes | weights, % | outputs, % "
         "| asymmetric, % | top-1 retrained, % |"
