@@ -15,7 +15,7 @@ from netpress.candidate import Candidate, Context, Inputs
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Form, holds
 from netpress.methods import FoldBatchNorm, WeightPrune, WeightShare
-from netpress.methods import fold_batch_norm as module
+from netpress.methods import folding as module
 from netpress.runtime import Session
 
 # --- the arithmetic ---
@@ -217,7 +217,7 @@ def test_a_wrong_fold_is_found_and_the_argument_stays(monkeypatch):
     earlier = facts(before)
     fold(before)
     # a transposed convolution's groups lie along the input axis: whoever forgets that is found out
-    monkeypatch.setattr(module, "_scaled", lambda _layer, w, s: w * s[: w.shape[1]].view(1, -1, 1, 1))
+    monkeypatch.setattr(module, "scaled", lambda _layer, w, s: w * s[: w.shape[1]].view(1, -1, 1, 1))
     with pytest.raises(ModelError, match=r"the folded network differs by .* \(relative, float64\)"):
         fold(before)
     assert facts(before) == earlier

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
-from copy import deepcopy
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
-from torch.utils._pytree import tree_leaves
 
-from netpress.arch import edit
-from netpress.candidate import Candidate, Context, Record, edited
-from netpress.errors import ModelError, RecipeError
-from netpress.forms import Free, project
-from netpress.methods.norms import Found, Pair, norm_pairs
-from netpress.methods.targets import CONVOLUTIONS, targets
-from netpress.shadow import observing, smallest_side
-from netpress.train.checkpoint import finite
-from netpress.train.loop import draw
-
-TOLERANCE = 1e-6
+from netpress.candidate import Candidate, Context, Record
+from netpress.errors import RecipeError
+from netpress.methods.folding import fold
+from netpress.methods.targets import CONVOLUTIONS
 
 Pattern = Annotated[str, Field(min_length=1)]
 
@@ -88,149 +76,10 @@ class FoldBatchNorm:
             RecipeError: a pattern of `frozen` matches nothing.
         """
         self.check(candidate.net)
-        for _ in targets(candidate.net):
-            pass  # raises where a weight is no plain parameter
-        on_meta = any(t.is_meta for t in itertools.chain(candidate.net.parameters(), candidate.net.buffers()))
-        if not on_meta and (bad := finite(candidate.net)) is not None:
-            raise ModelError(f"{bad} holds NaN or an infinity: nothing can be folded into it")
-        shape = candidate.inputs.shape or tuple(context.example.shape[1:])
-        found = _choose(candidate, self.frozen, norm_pairs(candidate.net, shape))
-        notes = [f"folded {len(found.pairs)} of {len(found.pairs) + len(found.stay)} batch norms"]
-        if found.pairs:
-            notes.append("on meta: not checked" if on_meta else _check(candidate, found, shape, context))
-        notes += [f"{path} stays: {reason}" for path, reason in found.stay.items()]
-        folded = _folded(candidate, deepcopy(candidate.net), found)
-        return folded.but(history=(*candidate.history, Record(self.name, asdict(self), tuple(notes))))
+        folded = fold(candidate, context, frozen=self.frozen, method=self.name)
+        record = Record(self.name, asdict(self), folded.told())
+        return folded.candidate.but(history=(*candidate.history, record))
 
-
-_DONE = {
-    "shared": ("shares its weights' values", "sharing"),
-    "affine": ("has weights on an integer grid", "quantizing"),
-    "signs": ("has weights that are signs", "binarizing"),
-}
 
 METHODS = (FoldBatchNorm,)
 EXAMPLES = (FoldBatchNorm(),)
-
-
-def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Found:
-    """Without the pairs that are frozen, or whose forms folding would break.
-
-    Raises:
-        ModelError: a layer's weights share values, or are signs or whole multiples of a step.
-    """
-    pairs, stay = [], dict(found.stay)
-    for pair in found.pairs:
-        named = [p for p in frozen if any(fnmatch.fnmatchcase(path, p) for path in (pair.layer, *pair.norms))]
-        formed = [name for name in _filled(pair) if name in candidate.forms]
-        form = candidate.forms.get(_of(pair.layer, "weight"))
-        if named:
-            stay[pair.norms[0]] = f"frozen by {named[0]!r}"
-        elif formed:
-            stay[pair.norms[0]] = f"{formed[0]} has a form, which folding would not keep"
-        elif form is not None and not isinstance(form.values, Free):
-            what, order = _DONE[form.values.name]
-            raise ModelError(
-                f"{pair.layer} {what}, and folding {pair.norms[0]} would scale them channel by channel: "
-                f"fold before {order}, or freeze it"
-            )
-        else:
-            pairs.append(pair)
-    return Found(tuple(pairs), stay)
-
-
-def _filled(pair: Pair) -> list[str]:
-    """Tensors whose entries become part of other tensors, or are filled: their own zeros would not stay."""
-    return [_of(pair.layer, "bias"), *(_of(norm, name) for norm in pair.norms for name in ("weight", "bias"))]
-
-
-def _of(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _folded(candidate: Candidate, net: nn.Module, found: Found) -> Candidate:
-    """`candidate` with all pairs folded in `net`, which is changed in place."""
-    arch = candidate.arch
-    for pair in found.pairs:
-        if net.get_submodule(pair.layer).bias is None:
-            edit(net, "bias", pair.layer)
-            arch = edited(arch, "bias", pair.layer)
-        _fold(net, pair)
-        for path in pair.norms:
-            edit(net, "identity", path)
-            arch = edited(arch, "identity", path)
-        form = candidate.forms.get(_of(pair.layer, "weight"))
-        if form is not None:
-            weight = net.get_parameter(_of(pair.layer, "weight"))
-            with torch.no_grad():
-                weight.copy_(project(form, weight))  # zero times a negative scale is -0.0
-    return candidate.but(net=net, arch=arch)
-
-
-def _fold(net: nn.Module, pair: Pair) -> None:
-    """Put what the norm does into the layer's weight and bias, in place."""
-    norm, weight = net.get_submodule(pair.norms[0]), net.get_parameter(_of(pair.layer, "weight"))
-    bias = net.get_parameter(_of(pair.layer, "bias"))
-    assert isinstance(norm, _BatchNorm)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    with torch.no_grad():
-        scale = (norm.running_var.double() + norm.eps).rsqrt()
-        if norm.weight is not None:
-            scale = scale * norm.weight.double()
-        shifted = (bias.double() - norm.running_mean.double()) * scale
-        bias.copy_(shifted if norm.bias is None else shifted + norm.bias.double())
-        weight.copy_(_scaled(net.get_submodule(pair.layer), weight.double(), scale))
-
-
-def _scaled(layer: nn.Module, weight: Tensor, scale: Tensor) -> Tensor:
-    """The weight with each output channel scaled.
-
-    A transposed convolution's weight is (in, out / groups, ...): its groups lie along the input axis.
-    """
-    if not isinstance(layer, _ConvTransposeNd):
-        return weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    parts = weight.reshape(layer.groups, -1, *weight.shape[1:])
-    return (parts * scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
-
-
-def _check(candidate: Candidate, found: Found, shape: tuple[int, ...], context: Context) -> str:
-    """Compare the networks before and after, both in float64; what was seen, in words.
-
-    Raises:
-        ModelError: they differ by more than rounding.
-    """
-    net = candidate.net
-    side = smallest_side(net, shape[0]) if len(shape) == 3 else None
-    least = shape if side is None or side > min(shape[1:]) else (shape[0], side, side)
-    before = deepcopy(net).double()
-    device = next(before.parameters()).device
-    rng = torch.Generator().manual_seed(draw(context.seed, context.step))
-    image = torch.randn(1, *least, generator=rng, dtype=torch.float64).to(device)
-    try:
-        expected = _answers(before, image)
-        answers = _answers(_folded(candidate, before, found).net, image)
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"fold_batch_norm cannot be checked in float64, nothing was changed: {reason}") from error
-    off = max((_off(a, b) for a, b in zip(answers, expected, strict=True)), default=0.0)
-    if not off < TOLERANCE:  # also where it is NaN
-        raise ModelError(
-            f"fold_batch_norm: the folded network differs by {off:.1e} (relative, float64), expected less than "
-            f"{TOLERANCE:.0e}: it uses a layer or a norm in a way that one run does not show; freeze those that it does"
-        )
-    return f"checked in float64 on one {'x'.join(map(str, least))} image: relative error {off:.0e}"
-
-
-def _answers(net: nn.Module, image: Tensor) -> list[Tensor]:
-    with observing(net), torch.random.fork_rng():
-        torch.manual_seed(0)  # networks that draw: both draw the same
-        return [leaf.clone() for leaf in tree_leaves(net(image)) if isinstance(leaf, Tensor)]
-
-
-def _off(a: Tensor, b: Tensor) -> float:
-    """max |a - b| / max |b|."""
-    if a.numel() == 0:
-        return 0.0
-    scale = b.double().abs().max().item()
-    return (a.double() - b.double()).abs().max().item() / (scale or 1.0)
