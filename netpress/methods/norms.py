@@ -70,7 +70,7 @@ def _layer(net: nn.Module, norm: _BatchNorm, seen: Uses) -> Owner:
     made = seen.makers.get(x.key) if x is not None else None
     if x is None or made is None or made.out != x or made.name not in PRODUCTS:
         return Owner(None, "no convolution or linear layer comes directly before it")
-    layer = owner(net, made, seen, which="before it")
+    layer = owner(net, made, seen, which="the weights of the layer before it")
     if layer.path is not None and (len(seen.readers[made.out.key]) > 1 or made.out.key in seen.results):
         return Owner(None, f"the output of {layer.path} is used elsewhere too")
     return layer

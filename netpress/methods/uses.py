@@ -99,11 +99,11 @@ def owner(net: nn.Module, made: Call, uses: Uses, *, which: str) -> Owner:
         net: the network that `uses` was found in.
         made: an operation whose name is among `PRODUCTS`.
         uses: of the pass.
-        which: of the layers a reason means, e.g. "before it".
+        which: what a reason calls the weights.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     >>> uses = watch(net, (1, 8, 8), method="example")
-    >>> owner(net, uses.readers_of(net[0].weight)[0], uses, which="before it")
+    >>> owner(net, uses.readers_of(net[0].weight)[0], uses, which="its weights")
     Owner(path='0', reason='')
     """
     product = PRODUCTS[made.name]
@@ -111,7 +111,7 @@ def owner(net: nn.Module, made: Call, uses: Uses, *, which: str) -> Owner:
     names = uses.names.get(weight.key, []) if weight is not None else []
     path, _, leaf = names[0].rpartition(".") if names else ("", "", "")
     layer = net.get_submodule(path)
-    computed = Owner(None, f"the weights of the layer {which} are computed, or shared by several layers")
+    computed = Owner(None, f"{which} are computed, or shared by several layers")
     if weight is None or len(names) != 1 or leaf != "weight" or not isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
         return computed
     own_bias = [] if layer.bias is None else [f"{path}.bias" if path else "bias"]
