@@ -21,6 +21,7 @@ from netpress.train.checkpoint import finite
 
 TOLERANCE = 1e-9
 CAUSE = "it uses a layer in a way that one run does not show; freeze those that it does"
+DEAD = 2.0**-24  # of the layer's largest weight: lost when float32 adds the two
 STEADY, MOST_ROUNDS = 1e-3, 100  # a factor within 0.1 % of 1 moves no integer of 8 bits
 
 
@@ -49,8 +50,9 @@ def equalise(
         W1[i] /= s[i]    b1[i] /= s[i]    W2[:, i] *= s[i]    s[i] = sqrt(max |W1[i]| / max |W2[:, i]|)
 
     over all pairs, again and again, until no factor moves by more than 0.1 %, or 100 times. The factors are found in
-    float64, and each tensor is rounded once. A channel without weights on either side keeps its scale. Batch norms end
-    a pair: fold them first.
+    float64, and each tensor is rounded once. A channel that has no weights on either side, or none above 2^-24 of its
+    layer's largest, keeps its scale: weight decay leaves such channels, and their biases would grow without bound.
+    Batch norms end a pair: fold them first.
 
     Args:
         candidate: left untouched; weights that have a form, other than zeros that stay, take no part.
@@ -125,21 +127,29 @@ def _weight(layer: nn.Module) -> Tensor:
     return layer.weight.detach().double()
 
 
+def _ranges(layers: Mapping[str, nn.Module], weights: Mapping[str, Tensor], link: Link) -> tuple[Tensor, Tensor]:
+    """max |w| of each channel, where it is made and where it is read."""
+    a, b = link.first, link.second
+    read = largest(layers[b], weights[b], "inputs").view(-1, link.inputs).amax(1)
+    return largest(layers[a], weights[a]), read
+
+
 def _factors(net: nn.Module, links: Sequence[Link]) -> tuple[list[Tensor], int]:
     """What each pair's channels are divided by, float64, and after how many rounds."""
     layers = {path: net.get_submodule(path) for link in links for path in (link.first, link.second)}
     weights = {path: _weight(layer) for path, layer in layers.items()}
-    factors = [torch.ones_like(largest(layers[link.first], weights[link.first])) for link in links]
+    ranges = [_ranges(layers, weights, link) for link in links]
+    alive = [(a > DEAD * a.max()) & (b > DEAD * b.max()) for a, b in ranges]
+    factors = [torch.ones_like(given) for given, _ in ranges]
     rounds, moved = 0, math.inf
     while moved > STEADY and rounds < MOST_ROUNDS:
         rounds, moved = rounds + 1, 0.0
-        for place, (a, b, inputs) in enumerate((link.first, link.second, link.inputs) for link in links):
-            given = largest(layers[a], weights[a])
-            taken = largest(layers[b], weights[b], "inputs").view(-1, inputs).amax(1)
-            alive = (given > 0) & (taken > 0)
-            s = torch.where(alive, (given / taken).sqrt(), 1.0)
+        for place, link in enumerate(links):
+            a, b = link.first, link.second
+            given, taken = _ranges(layers, weights, link)
+            s = torch.where(alive[place], (given / taken).sqrt(), 1.0)
             weights[a] = scaled(layers[a], weights[a], 1 / s)
-            weights[b] = scaled(layers[b], weights[b], s.repeat_interleave(inputs), "inputs")
+            weights[b] = scaled(layers[b], weights[b], s.repeat_interleave(link.inputs), "inputs")
             factors[place] = factors[place] * s
             moved = max(moved, s.log().abs().max().item())
     return factors, rounds
