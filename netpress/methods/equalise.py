@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from netpress.candidate import Candidate, Context
-from netpress.errors import ModelError
 from netpress.forms import Free
 from netpress.methods.channels import largest, scaled
 from netpress.methods.links import Link, Links, find_links
 from netpress.methods.same_function import Change, compare, image_shape, insist_on_numbers, on_meta
-from netpress.train.checkpoint import finite
 
 TOLERANCE = 1e-9
 CAUSE = "it uses a layer in a way that one run does not show; freeze those that it does"
-DEAD = 2.0**-24  # of the layer's largest weight: lost when float32 adds the two
+MOST_BIAS = 1.0  # of the layer's largest bias: what a bias may grow to
 STEADY, MOST_ROUNDS = 1e-3, 100  # a factor within 0.1 % of 1 moves no integer of 8 bits
 
 
@@ -50,9 +48,9 @@ def equalise(
         W1[i] /= s[i]    b1[i] /= s[i]    W2[:, i] *= s[i]    s[i] = sqrt(max |W1[i]| / max |W2[:, i]|)
 
     over all pairs, again and again, until no factor moves by more than 0.1 %, or 100 times. The factors are found in
-    float64, and each tensor is rounded once. A channel that has no weights on either side, or none above 2^-24 of its
-    layer's largest, keeps its scale: weight decay leaves such channels, and their biases would grow without bound.
-    Batch norms end a pair: fold them first.
+    float64, and each tensor is rounded once. A channel without weights on either side keeps its scale, and no bias
+    grows above the largest of its layer: weight decay leaves channels of next to no weights and some bias, which would
+    take up the whole range of the activations. Batch norms end a pair: fold them first.
 
     Args:
         candidate: left untouched; weights that have a form, other than zeros that stay, take no part.
@@ -64,12 +62,12 @@ def equalise(
         The candidate, and what was scaled and what not; the network computes the same in evaluation mode.
 
     Raises:
-        ModelError: a weight is not finite, or no plain parameter; an image does not pass; a scaled number leaves the
-            range of its type; or the network computes something else.
+        ModelError: a weight is not finite, or no plain parameter; an image does not pass; or the network
+            computes something else.
 
-    Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.1 and
-    appendix A. There ReLU6 is replaced by ReLU; here it ends a pair, since the function would change. No bias is
-    absorbed (section 4.1.3).
+    Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.1.
+    There ReLU6 is replaced by ReLU; here it ends a pair, since the function would change. There biases grow without
+    bound, and are absorbed by the next layer afterwards, which changes the function a little; here they are bounded.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> for layer, w in ((net[0], [[8.0], [1.0]]), (net[2], [[2.0, 1.0]])):
@@ -88,8 +86,6 @@ def equalise(
     change = Change(method, "equalised", TOLERANCE, CAUSE)
     seen = compare(candidate, context, change, lambda copy: _rescaled(copy, found.links, factors))
     even = _rescaled(deepcopy(net), found.links, factors)
-    if (bad := finite(even)) is not None:
-        raise ModelError(f"{method}: {bad} would leave the range of its type; freeze its layer")
     before, after = _filling(net, found.links), _filling(even, found.links)
     count = f"equalised {len(found.links)} pairs of layers in {rounds} rounds"
     notes = (f"{count}: on average a channel spans {before:.0%} of its layer's range before, {after:.0%} after", seen)
@@ -134,12 +130,21 @@ def _ranges(layers: Mapping[str, nn.Module], weights: Mapping[str, Tensor], link
     return largest(layers[a], weights[a]), read
 
 
+def _floor(layer: nn.Module, like: Tensor) -> Tensor:
+    """The least factor of each channel that keeps its bias within what the layer's largest bias allows."""
+    if layer.bias is None:
+        return torch.zeros_like(like)
+    assert isinstance(layer.bias, Tensor)
+    size = layer.bias.detach().double().abs()
+    return size / (MOST_BIAS * size.max()).clamp(min=1e-300)
+
+
 def _factors(net: nn.Module, links: Sequence[Link]) -> tuple[list[Tensor], int]:
     """What each pair's channels are divided by, float64, and after how many rounds."""
     layers = {path: net.get_submodule(path) for link in links for path in (link.first, link.second)}
     weights = {path: _weight(layer) for path, layer in layers.items()}
     ranges = [_ranges(layers, weights, link) for link in links]
-    alive = [(a > DEAD * a.max()) & (b > DEAD * b.max()) for a, b in ranges]
+    floors = [_floor(layers[link.first], given) for link, (given, _) in zip(links, ranges, strict=True)]
     factors = [torch.ones_like(given) for given, _ in ranges]
     rounds, moved = 0, math.inf
     while moved > STEADY and rounds < MOST_ROUNDS:
@@ -147,7 +152,8 @@ def _factors(net: nn.Module, links: Sequence[Link]) -> tuple[list[Tensor], int]:
         for place, link in enumerate(links):
             a, b = link.first, link.second
             given, taken = _ranges(layers, weights, link)
-            s = torch.where(alive[place], (given / taken).sqrt(), 1.0)
+            s = torch.maximum((given / taken).sqrt(), floors[place] / factors[place])
+            s = torch.where((given > 0) & (taken > 0), s, 1.0)
             weights[a] = scaled(layers[a], weights[a], 1 / s)
             weights[b] = scaled(layers[b], weights[b], s.repeat_interleave(link.inputs), "inputs")
             factors[place] = factors[place] * s
