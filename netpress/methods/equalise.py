@@ -132,9 +132,8 @@ def _ranges(layers: Mapping[str, nn.Module], weights: Mapping[str, Tensor], link
 
 def _floor(layer: nn.Module, like: Tensor) -> Tensor:
     """The least factor of each channel that keeps its bias within what the layer's largest bias allows."""
-    if layer.bias is None:
+    if not isinstance(layer.bias, Tensor):
         return torch.zeros_like(like)
-    assert isinstance(layer.bias, Tensor)
     size = layer.bias.detach().double().abs()
     return size / (MOST_BIAS * size.max()).clamp(min=1e-300)
 
