@@ -19,6 +19,7 @@ from netpress.codec.header import Arch
 from netpress.errors import ModelError
 from netpress.factor import CHILDREN, structure
 from netpress.graph.structure import EDITS
+from netpress.rounding import add_rounding
 
 
 def build(arch: Arch, *, into: nn.Module | None = None) -> nn.Module:
@@ -49,8 +50,9 @@ def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
     Args:
         net: the network.
         operation: `dropout` (a number: the rate), `bias` (the layer gets one, of zeros), `identity` (a batch norm is
-            taken out), `pruned` (a note), one of `graph.structure` (smaller tensors, numbers of modules) or of
-            `factor.structure` (other layers in a layer's place).
+            taken out), `pruned` (a note), `round` (a value becomes an integer: function, number of the call, trained
+            or not), one of `graph.structure` (smaller tensors, numbers of modules) or of `factor.structure` (other
+            layers in a layer's place).
         path: of the module.
         numbers: what the operation needs.
 
@@ -183,6 +185,7 @@ _EDITS: dict[str, Callable[..., None]] = {
     "bias": _bias,
     "identity": _identity,
     "pruned": _pruned,
+    "round": add_rounding,
     **EDITS,
 }
 

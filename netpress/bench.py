@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import re
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from netpress.inspect import table
 from netpress.measure.latency import MIN_ROUNDS, Speedup, Timing, latency, speedup
 from netpress.measure.sides import Side, open_sides
 from netpress.peak import noise, peak
+from netpress.processor import processor
 
 BUSY = 0.5
 """Load of the machine per core, before anything is timed, from which the result says that others are at work."""
@@ -89,7 +87,7 @@ def bench(specs: Sequence[str], plan: Plan, *, say: Callable[[str], None] | None
         rows = [_weigh(side, batches) for side in sides]
     return {
         "runtime": f"onnxruntime {onnxruntime.__version__}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "input": list(sides[0].shape),
         "type": sides[0].dtype,
@@ -199,13 +197,6 @@ def _weigh(side: Side, batches: Sequence[int]) -> dict[str, Any]:
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def _busy(cores: int) -> list[str]:

@@ -66,8 +66,9 @@ class Candidate:
 
     @property
     def traits(self) -> frozenset[str]:
-        """What at least one of its tensors promises: any of "support", "shared", "affine", "signs"."""
-        return frozenset().union(*(form.traits for form in self.forms.values()))
+        """What a later step must not break: "support", "shared", "affine", "signs" of tensors, "rounded" values."""
+        rounded = {"rounded"} if any(operation == "round" for operation, *_ in self.arch.edits) else ()
+        return frozenset(rounded).union(*(form.traits for form in self.forms.values()))
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -125,8 +126,12 @@ class Method(Protocol):
 
     name: ClassVar[str]
     revision: ClassVar[int]
-    gives: ClassVar[frozenset[str]]
     preserves: ClassVar[frozenset[str]]
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Traits of its results; a class attribute where they do not depend on the settings."""
+        ...
 
     def expand(self) -> list[Any]:
         """The single rounds that these settings stand for, in order; `[self]` for most."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from netpress import atomic
 from netpress.candidate import Candidate, Images
 from netpress.data.types import Split
 from netpress.errors import FileError
+from netpress.processor import processor
 from netpress.runtime import Session, graph_bytes
 from netpress.train.evaluate import logits
+
+INTEGERS_DIFFER = 0.005
+"""Share of images on which integer kernels may name another class than our own arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +71,23 @@ def check(press: Path, candidate: Candidate, split: Images, *, images: int = 10_
         images: at most so many.
 
     Raises:
-        FileError: they disagree by more than rounding: more than 1e-3 of the largest logit.
+        FileError: they disagree by more than rounding: more than 1e-3 of the largest logit; where activations are
+            integers, which a rounding error can move by a level: another class on more than 0.5 % of the images.
     """
     part = Split(split.images[:images], split.labels[:images])
     session = Session(press)
     pixels = part.images.numpy()
     rows = [session.run(pixels[i : i + 500]) for i in range(0, len(pixels), 500)]
     found = agree(logits(candidate.net, part, candidate.inputs), torch.from_numpy(np.concatenate(rows)))
-    if not found.largest <= 1e-3 * max(found.scale, 1.0):
+    if "rounded" in candidate.traits:
+        other = round(found.images * (1 - found.same_top1))
+        if other > math.ceil(INTEGERS_DIFFER * found.images):
+            raise FileError(
+                f"{press}: the runtime's integers name another class than the network's on {other} of {found.images:,} "
+                f"images: {processor()} may add products of full 8-bit weights in 16 bits; quantize with "
+                'kernels = "reduced"'
+            )
+    elif not found.largest <= 1e-3 * max(found.scale, 1.0):
         raise FileError(
             f"{press}: the runtime differs from the network by {found.largest:.3g} (logits to {found.scale:.3g})"
         )

@@ -25,6 +25,7 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from netpress.errors import ModelError
+from netpress.onnx_integers import integer_weights, pool_means
 
 OPSET = 20
 Array = NDArray[np.generic]
@@ -72,13 +73,17 @@ def export(net: nn.Module, shape: tuple[int, ...]) -> ir.Model:
     return model
 
 
-def without_weights(model: ir.Model, sources: Mapping[str, str], *, count: int) -> tuple[bytes, list[Array]]:
+def without_weights(
+    model: ir.Model, sources: Mapping[str, str], *, count: int, integers: Mapping[str, int | None] | None = None
+) -> tuple[bytes, list[Array]]:
     """Strip an exported model to the graph that a file holds. Changes `model`.
 
     Args:
         model: of `export`.
         sources: initialiser name -> its name in the stored graph, e.g. {"conv1.weight": "t0"}.
         count: how many tensors the file holds.
+        integers: initialisers that the file holds as integers -> the axis along which their steps vary, None for one
+            step. Where a layer's input comes from a grid, such a weight goes in as integers.
 
     Returns:
         The bytes of the graph, and the large constants that belong to no tensor of the network: the graph calls them
@@ -89,6 +94,8 @@ def without_weights(model: ir.Model, sources: Mapping[str, str], *, count: int) 
         graph.initializers[name].const_value = None  # from here on no pass can look at a weight
     _simplify_reshapes(graph)
     _split_at_once(graph)
+    sources = {**sources, **integer_weights(graph, integers or {}, sources)}
+    pool_means(graph)
     fold_constants(model, input_size_limit=SMALL, output_size_limit=SMALL)
     _drop_zero_biases(graph)
     _drop_identities(graph)

@@ -21,7 +21,7 @@ from netpress.codec.container import Press
 from netpress.codec.header import Header
 from netpress.codec.stored import Codec
 from netpress.errors import FileError, ModelError
-from netpress.forms import Form, from_stored, symbols
+from netpress.forms import Affine, Form, Shared, from_stored, symbols
 from netpress.onnx_graph import export, without_weights
 from netpress.train.bind import parametrized
 
@@ -124,11 +124,23 @@ def _graph(
     place = {name: f"t{i}" for i, name in enumerate(named)}
     sources = {**place, **{other: place[name] for other, name in aliases.items()}}
     try:
-        graph, extra = without_weights(export(candidate.net, candidate.inputs.shape), sources, count=len(place))
+        model = export(candidate.net, candidate.inputs.shape)
+        graph, extra = without_weights(model, sources, count=len(place), integers=_integers(candidate))
         onnx_bytes.check(graph)
     except (ModelError, FileError) as error:
         return b"", [], str(error)
     return graph, extra, ""
+
+
+def _integers(candidate: Candidate) -> dict[str, int | None]:
+    """Tensors that a graph can take as integers: on a grid with steps along one axis at most -> that axis."""
+    found: dict[str, int | None] = {}
+    for name, form in candidate.forms.items():
+        values = form.values
+        grid = values if isinstance(values, Affine) else values.grid if isinstance(values, Shared) else None
+        if grid is not None and len(grid.axes) < 2:
+            found[name] = grid.axes[0] if grid.axes else None
+    return found
 
 
 def _compare(data: bytes, named: Mapping[str, Tensor]) -> None:

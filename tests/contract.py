@@ -27,6 +27,7 @@ from netpress.codec.header import Arch
 from netpress.data.batches import batches
 from netpress.forms import Affine, Form, Free, Shared, Signs, holds, project
 from netpress.methods.targets import choose, targets
+from netpress.rounding import grids
 from netpress.runtime import Session
 from netpress.train import Training, bound, fit, formed, logits
 
@@ -117,7 +118,8 @@ _GRAPHS: dict[Any, tuple[bytes, list[Any], str]] = {}
 
 def _known_graph(candidate: Candidate, *names: Any, _make: Any = store._graph) -> tuple[bytes, list[Any], str]:
     shapes = tuple((name, tuple(t.shape)) for name, t in candidate.net.state_dict().items())
-    key = (str(candidate.net), shapes, onnx_graph._is_default)  # the last: what a saboteur changes
+    rounded = (candidate.arch.edits, tuple(store._integers(candidate).items()))  # what goes in as integers
+    key = (str(candidate.net), shapes, rounded, onnx_graph._is_default)  # the last: what a saboteur changes
     if key not in _GRAPHS:
         _GRAPHS[key] = _make(candidate, *names)
     return _GRAPHS[key]
@@ -233,8 +235,16 @@ def _promises(method: Any, before: Candidate, after: Candidate) -> Iterator[tupl
         for name, target in names.items():
             asked = choose(bits, target)
             if asked is not None:
-                values = after.forms[name].values
-                yield f"values of {name}", isinstance(values, Shared) and values.size <= 2**asked
+                yield f"values of {name}", _few_values(after.forms[name], asked)
+
+
+def _few_values(form: Form, bits: int) -> bool:
+    match form.values:
+        case Shared(size=size):
+            return size <= 2**bits
+        case Affine(bits=held):
+            return held <= bits
+    return False
 
 
 def _zeros(form: Form) -> int:
@@ -271,6 +281,12 @@ def runtime_agrees(method: Any, kind: str) -> None:
         path.write_bytes(file_bytes(candidate))
         answers = Session(path, threads=1).run(test.images.numpy())
     expected = logits(candidate.net, test, candidate.inputs).numpy()
+    if "rounded" in candidate.traits:  # where a rounding error crosses the middle of two levels, an output moves
+        steps = np.abs(answers - expected) / [*grids(candidate.net).values()][-1].scale.item()
+        assert steps.max() < 8.5, "more than a few levels"
+        assert np.median(steps) < 0.5, "most outputs differ"
+        assert (answers.argmax(1) == expected.argmax(1)).mean() >= 0.97
+        return
     assert np.abs(answers - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 

@@ -18,13 +18,13 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 LAYERS = (
     {"errors"},
-    {"atomic", "user_file"},
+    {"atomic", "user_file", "processor"},
     {"codec", "gains"},
     {"runtime", "forms", "inspect", "onnx_session"},
     {"peak"},
     {"candidate", "shadow", "adopt"},
     {"graph", "data", "zoo"},
-    {"factor"},
+    {"factor", "rounding", "onnx_integers"},
     {"arch"},
     {"weights"},
     {"train", "onnx_graph"},

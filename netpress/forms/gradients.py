@@ -79,7 +79,7 @@ class _Round(torch.autograd.Function):
     """The nearest multiple of the step between two levels; see `on_grid`."""
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, step: Tensor, share: Tensor, low: int, high: int) -> Tensor:
+    def forward(ctx: Any, w: Tensor, step: Tensor, share: Tensor, low: Any, high: Any) -> Tensor:
         used = step.clamp(MIN_STEP, MAX_STEP)
         scaled = w / used
         nearest = torch.round(scaled)
@@ -99,7 +99,7 @@ class _Round(torch.autograd.Function):
         return of_w, of_step, None, None, None
 
 
-def on_grid(w: Tensor, step: Tensor, share: Tensor, levels: tuple[int, int]) -> Tensor:
+def on_grid(w: Tensor, step: Tensor, share: Tensor, levels: tuple[int, int] | tuple[Tensor, Tensor]) -> Tensor:
     """The nearest multiples of a step, straight-through where they round (Esser et al. 2020, equations 3 to 5).
 
         level = clamp(round(w / step), levels),  result = level * step
@@ -113,7 +113,7 @@ def on_grid(w: Tensor, step: Tensor, share: Tensor, levels: tuple[int, int]) -> 
         w: float.
         step: broadcasts to `w`.
         share: of the gradient that reaches a step, broadcasts to it; see `gradient_share`.
-        levels: least and largest multiple.
+        levels: least and largest multiple, numbers or tensors without axes.
 
     >>> on_grid(torch.tensor([0.3, -0.1, 9.0]), torch.tensor([0.25]), torch.tensor([1.0]), (-4, 3)).tolist()
     [0.25, 0.0, 0.75]

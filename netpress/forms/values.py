@@ -161,6 +161,15 @@ class Form:
             names.add(self.values.grid.name)
         return frozenset(names if self.support is None else names | {"support"})
 
+    @property
+    def step(self) -> Tensor | None:
+        """Of the grid of its values or of its table; None where there is no grid."""
+        match self.values:
+            case Affine(step=step) | Shared(grid=Affine(step=step)):
+                return step
+            case Free() | Signs() | Shared():
+                return None
+
     def positions(self) -> Tensor | None:
         """Flat row-major places inside the support, int64 (S,); None where the support is everything."""
         return None if self.support is None else self.support.flatten().nonzero().flatten()

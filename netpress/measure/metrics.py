@@ -7,7 +7,6 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import netpress
 from netpress.candidate import Candidate, Images
 from netpress.forms import Affine, Form, Free, Shared, Signs
 from netpress.measure.cost import cost
+from netpress.processor import processor
 from netpress.store import Saved
 from netpress.train.evaluate import evaluate
 
@@ -93,7 +93,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     """What the numbers were measured on: processor, threads, versions."""
     device = torch.device(device)
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -102,15 +102,6 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("torch", "numpy", "onnxruntime", "onnxscript")}
         | {"netpress": netpress.__version__},
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

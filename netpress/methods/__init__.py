@@ -24,6 +24,7 @@ from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
 from netpress.methods.low_rank import LowRank
 from netpress.methods.pattern_binarize import PatternBinarize
+from netpress.methods.quantize import Quantize
 from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
@@ -33,6 +34,7 @@ __all__ = [
     "FoldBatchNorm",
     "LowRank",
     "PatternBinarize",
+    "Quantize",
     "Substitute",
     "WeightPrune",
     "WeightShare",

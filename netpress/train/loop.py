@@ -19,6 +19,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from netpress.candidate import Candidate, Context, Images
 from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
+from netpress.rounding import settle_biases
 from netpress.shadow import evaluating
 from netpress.train.bind import bind, trained_groups, unbind
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
@@ -255,4 +256,5 @@ def fit(
     net = trainer.net.cpu()
     forms = unbind(net, candidate.forms)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    settle_biases(net, forms, context.example)
     return Fitted(candidate.but(net=net.eval(), forms=forms), tuple(done.history))
