@@ -1,4 +1,4 @@
-"""Networks in integers: accuracy in float, simulated and on integer kernels; bytes; after calibration, without training.
+"""Networks in integers: accuracy in float, simulated and on integer kernels; bytes; calibrated, not trained.
 
     netpress run int8-mobilenet-v1 --data-root DATA --out runs/int8-mobilenet
     python benchmarks/int8_accuracy.py --data-root DATA --mobilenet runs/int8-mobilenet --check \
