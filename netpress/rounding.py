@@ -164,6 +164,7 @@ class _Rounding(Following):
             found = self.lies.get(id(given[0][0]))
             if found is not None:
                 return self._moved(place, found[1], out)
+        self.lies.pop(id(out), None)  # a tensor that was changed in place has left its grid
         return out
 
     def _moved(self, place: Place, grid: Grid, out: Any) -> Any:
