@@ -120,6 +120,8 @@ def plan(net: nn.Module, image: Tensor, kept: Collection[str] = ()) -> Plan:
     """
     values = record(net, image)
     whole = [_integer(value, kept) for value in values]
+    if not any(value.layer is not None and value.layer not in kept for value in values):
+        return Plan((), {}, {})  # sums and pools alone are not worth rounding for
     on_grid, chosen = [False] * len(values), []
     floats: dict[Place, str] = {}
     for number, value in enumerate(values):
@@ -129,14 +131,14 @@ def plan(net: nn.Module, image: Tensor, kept: Collection[str] = ()) -> Plan:
             on_grid[number] = True
             continue
         clamps = value.place.name in CLAMPS and source is not None
-        behind = clamps and source is not None and (_clamped(values, source, whole) or lies)
+        behind = clamps and source is not None and ((whole[source] and _clamped(values, source)) or lies)
         wanted = whole[number] or behind or _feeds(values, number, whole)
-        if wanted and not _clamped(values, number, whole):
+        if wanted and not _clamped(values, number):
             on_grid[number] = True
             chosen.append(value.place)
         if not (whole[number] or behind or value.moved) and any(on_grid[s] for s in value.sources):
             floats[value.place] = value.place.name
-    outputs = {v.layer: _output(values, n, whole) for n, v in enumerate(values) if v.layer is not None and whole[n]}
+    outputs = {v.layer: _output(values, n) for n, v in enumerate(values) if v.layer is not None and whole[n]}
     return Plan(tuple(chosen), floats, outputs)
 
 
@@ -148,10 +150,10 @@ def _integer(value: Value, kept: Collection[str]) -> bool:
     return (name in PAIRS and len(value.sources) > 1) or name in SINGLES
 
 
-def _clamped(values: list[Value], number: int, whole: list[bool]) -> bool:
+def _clamped(values: list[Value], number: int) -> bool:
     """Whether a value is only made to be clamped: then the clamp's result gets the grid."""
     readers = values[number].readers
-    return whole[number] and len(readers) == 1 and values[readers[0]].place.name in CLAMPS
+    return len(readers) == 1 and values[readers[0]].place.name in CLAMPS
 
 
 def _feeds(values: list[Value], number: int, whole: list[bool]) -> bool:
@@ -161,5 +163,5 @@ def _feeds(values: list[Value], number: int, whole: list[bool]) -> bool:
     )
 
 
-def _output(values: list[Value], number: int, whole: list[bool]) -> Place:
-    return values[values[number].readers[0]].place if _clamped(values, number, whole) else values[number].place
+def _output(values: list[Value], number: int) -> Place:
+    return values[values[number].readers[0]].place if _clamped(values, number) else values[number].place
