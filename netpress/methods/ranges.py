@@ -141,7 +141,7 @@ def symmetric_grid(w: Tensor, bits: int, *, axis: int | None, kind: Range, perce
         bits: of an integer.
         axis: along which each channel has a step of its own; None: one for all.
         kind: `percentile` and `mse` take less than the largest weight.
-        percentile: per cent of the weights that the range holds.
+        percentile: per cent of the weights other than zero that the range holds.
 
     >>> symmetric_grid(torch.tensor([[1.0, -2.0], [0.5, 0.0]]), 8, axis=0, kind="minmax", percentile=100).step * 127
     tensor([[2.0000],
@@ -150,8 +150,9 @@ def symmetric_grid(w: Tensor, bits: int, *, axis: int | None, kind: Range, perce
     rows = w.double().abs().flatten()[None] if axis is None else w.double().abs().transpose(0, axis).flatten(1)
     top = 2 ** (bits - 1) - 1
     peak = rows.amax(1)
-    if kind == "percentile":
-        peak = torch.quantile(rows, percentile / 100, dim=1) if rows.shape[1] < 2**24 else peak
+    if kind == "percentile" and rows.shape[1] < 2**24:
+        seen = torch.where(rows > 0, rows, torch.nan)  # pruned weights are zero on any grid
+        peak = torch.nanquantile(seen, percentile / 100, dim=1).nan_to_num(0.0)
     if kind == "mse":
         tries = torch.stack([_squared_error(rows, peak * share / top, top) for share in SHRINK])
         peak = peak * torch.tensor(SHRINK, dtype=torch.float64)[tries.argmin(0)]
