@@ -28,6 +28,7 @@ from netpress.train.losses import training_loss
 from netpress.train.matching import Matching
 from netpress.train.settings import Training
 from netpress.train.sparsity import GroupLasso
+from netpress.train.strided import Unstrided
 
 Row = dict[str, float]
 
@@ -117,6 +118,8 @@ class _Trainer:
         bind(self.net, candidate.forms)
         self.optimizer: Optimizer = _optimizer(self.net, settings)
         self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
+        on_cpu = self.fabric.device.type == "cpu"
+        self.unstrided = Unstrided(self.net) if self.channels_last and on_cpu else None
         self.model, self.steps = self.fabric.setup(self.net, self.optimizer)
         self.teacher, self.matching = None, None
         if teacher is not None and settings.taught:
@@ -130,6 +133,8 @@ class _Trainer:
         """Take hooks off the network; it is trained."""
         if self.matching is not None:
             self.matching.close()
+        if self.unstrided is not None:
+            self.unstrided.close()
 
     def epoch(self, number: int) -> Row:
         """Train for one epoch; its randomness is a function of (seed, step, epoch) alone."""
