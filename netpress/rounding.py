@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.onnx import ops
 from torch.overrides import TorchFunctionMode
 
+from netpress.codec.sides import MAX_STEP, MIN_STEP
 from netpress.errors import ModelError
 from netpress.forms import Form, on_grid
 from netpress.shadow import observing
@@ -241,7 +242,7 @@ class _Settling(_Rounding):
 
 
 def settle_biases(net: nn.Module, forms: Mapping[str, Form], image: Tensor) -> int:
-    """Bring the biases of layers in integers to what integer kernels add, in place.
+    """Bring the biases of layers in integers to what integer kernels add, in place; and scales into their range.
 
         b -> round(b / (s w)) * (s w)       s: scale of the layer's input, w: steps of its weights
 
@@ -255,8 +256,11 @@ def settle_biases(net: nn.Module, forms: Mapping[str, Form], image: Tensor) -> i
     Returns:
         How many biases were settled.
     """
-    if not grids(net):
+    if not (found := grids(net)):
         return 0
+    with torch.no_grad():
+        for grid in found.values():  # training may push a scale below what `Grid.of` takes; a file's graph has no clamp
+            grid.scale.clamp_(MIN_STEP, MAX_STEP)
     mode, settled = _Settling(net), 0
     with observing(net):
         _pass(net, mode, (image,), {})

@@ -279,3 +279,15 @@ def test_values_changed_in_place_lie_on_no_grid():
     net = rounded(Shifting().eval(), ("", "relu", 0))
     forms = {"layer.weight": Form(values=Affine.symmetric(torch.tensor([[0.1]]), 8))}
     assert settle_biases(net, forms, torch.zeros(1, 4)) == 0
+
+
+def test_scales_that_training_pushed_below_zero_become_what_is_computed_with():
+    net = rounded(nn.Sequential(nn.Linear(4, 3)).eval(), ("", "input", 0), ("0", "linear", 0))
+    net.round0_scale.fill_(-0.1)
+    x = noise(3, 4)
+    with torch.no_grad():
+        before = net(x)
+        settle_biases(net, {}, x[:1])
+        assert net.round0_scale > 0
+        assert net.round1_scale == 0.25
+        torch.testing.assert_close(net(x), before, rtol=0, atol=0)
