@@ -5,7 +5,6 @@ Everything runs on ONNX Runtime, so that what differs is the networks. Letters: 
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,16 +16,14 @@ import onnxruntime
 
 from netpress.errors import ModelError, RecipeError
 from netpress.inspect import table
-from netpress.measure.latency import MIN_ROUNDS, Speedup, Timing, latency, speedup
+from netpress.measure.latency import MIN_ROUNDS, ROUNDS, Speedup, Timing, chance, latency, lean, speedup
 from netpress.measure.sides import Side, open_sides
 from netpress.peak import noise, peak
-from netpress.processor import processor
+from netpress.processor import processor, usable_cores
 
 BUSY = 0.5
 """Load of the machine per core, before anything is timed, from which the result says that others are at work."""
 
-ROUNDS = 31
-"""How often each side is timed, unless said."""
 LIKELY = 0.01
 """Chance of a verdict between equal networks from which the result names it."""
 
@@ -68,7 +65,7 @@ def bench(specs: Sequence[str], plan: Plan, *, say: Callable[[str], None] | None
         ModelError: a side cannot be built or run, or the sides do not take the same input.
         FileError: a file is missing or damaged.
     """
-    cores = _cores()
+    cores = usable_cores()
     threads = _check(plan, cores)
     say = say or (lambda _line: None)
     with tempfile.TemporaryDirectory() as folder:
@@ -169,22 +166,12 @@ def verdict(first: str, other: str, ratio: Speedup) -> str:
         other: name of the other.
         ratio: times that `other` is faster, paired round by round.
     """
-    if round(ratio.q1, 2) > 1:
+    side = lean(ratio)
+    if side == "faster":
         return f"{other} is {ratio.median:.2f}x faster than {first} ({ratio.q1:.2f}..{ratio.q3:.2f})"
-    if round(ratio.q3, 2) < 1:
+    if side == "slower":
         return f"{other} is {1 / ratio.median:.2f}x slower than {first} ({1 / ratio.q3:.2f}..{1 / ratio.q1:.2f})"
     return f"no difference that this run can show between {other} and {first} ({ratio.q1:.2f}..{ratio.q3:.2f})"
-
-
-def chance(rounds: int) -> float:
-    """How often the quartiles of the ratios of two equal networks lie on one side of 1, by chance.
-
-    2 sum over k <= (n - 1) / 4 of C(n, k) / 2^n, n rounds of independent ratios: as many lie above 1 as coins fall
-
-    >>> round(chance(9), 3), round(chance(31), 4)
-    (0.18, 0.0033)
-    """
-    return 2 * sum(math.comb(rounds, k) for k in range((rounds - 1) // 4 + 1)) / (1 << rounds)
 
 
 def _weigh(side: Side, batches: Sequence[int]) -> dict[str, Any]:
@@ -192,11 +179,6 @@ def _weigh(side: Side, batches: Sequence[int]) -> dict[str, Any]:
     found = {batch: peak(side.file, (batch, *side.shape), dtype=side.dtype) for batch in batches}
     peaks = [{"batch": batch, **asdict(held)} for batch, held in found.items() if held is not None]
     return {"name": side.name, "kind": side.kind, "file_bytes": side.file_bytes, "peaks": peaks}
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _busy(cores: int) -> list[str]:

@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_REMOVED, _REPLACED, _ADDED, _FOLDED = "removed", "replaced", "added", "folded"
+from netpress.processor import REDUCED
+
+_REMOVED, _REPLACED, _ADDED, _FOLDED, _ROUNDED = "removed", "replaced", "added", "folded", "rounded"
 _ALONG = "goes along with another, or changes training only"
 EDITS = {
     **dict.fromkeys(("conv", "linear"), _REMOVED),
@@ -20,6 +22,7 @@ EDITS = {
     ),
     "beside": _ADDED,
     "identity": _FOLDED,
+    "round": _ROUNDED,
 }
 """By structure edit what it did to the network."""
 
@@ -56,7 +59,8 @@ def gains(
     """What was done to a network, one entry per kind, and what each buys at run time.
 
     Args:
-        tensors: with `form`, `parameters`, `kept` (entries that are stored); `grid_bits` where a table is of integers.
+        tensors: with `form`, `parameters`, `kept` (entries that are stored); `grid_bits` where values are integers, and
+            `shape`.
         edits: of the structure, `(operation, module path, numbers...)`.
         operators: of the file's graph.
 
@@ -70,15 +74,26 @@ def gains(
         found.append(Gain("zeros", _many(sparse, "tensor"), "size only: dense kernels multiply by them all the same"))
     forms = Counter(row["form"] for row in tensors)
     found += [Gain(what, _many(forms[form], "tensor"), buys) for form, (what, buys) in _FORMS.items() if forms[form]]
-    if whole := sum(row["form"] == "affine" or bool(row.get("grid_bits")) for row in tensors):
-        found.append(Gain("integers", _many(whole, "tensor"), _integers(operators)))
+    whole = [row for row in tensors if row["form"] == "affine" or row.get("grid_bits")]
+    rounded = sum(EDITS.get(edit[0]) == _ROUNDED for edit in edits)
+    if whole or rounded:
+        where = [_many(len(whole), "tensor"), *([_many(rounded, "rounded value")] if rounded else [])]
+        found.append(Gain("integers", ", ".join(where), _integers(whole, operators, rounded=rounded > 0)))
     return found + _structure(edits)
 
 
-def _integers(operators: Collection[str]) -> str:
-    if _INTEGER.isdisjoint(operators):
+def _integers(whole: Sequence[Mapping[str, Any]], operators: Collection[str], *, rounded: bool) -> str:
+    if not rounded and _INTEGER.isdisjoint(operators):
         return "size only: the graph turns them into floats, its activations are floats"
-    return "size, and speed on ONNX Runtime where the processor multiplies 8-bit integers (VNNI, dot product)"
+    # biases have one axis, and are added in 32 bits whatever their own
+    bits = max((row.get("grid_bits") or 0 for row in whole if len(row.get("shape", ())) > 1), default=0)
+    answers = f"; answers are right on all, as weights have at most {REDUCED} bits"
+    if bits > REDUCED:
+        answers = f', where weights must have {REDUCED} bits or answers are wrong: quantize with kernels = "reduced"'
+    return (
+        "size, and speed on ONNX Runtime: in full where the processor adds products of 8-bit integers in 32 bits "
+        f"(VNNI, AMX, ARM's dot product), in part on other x86 processors{answers}"
+    )
 
 
 def _structure(edits: Sequence[Sequence[Any]]) -> list[Gain]:

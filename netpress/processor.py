@@ -1,7 +1,8 @@
-"""The processor: its name, and whether it multiplies 8-bit integers without intermediate overflow."""
+"""The processor: its name, its cores, and whether it multiplies 8-bit integers without intermediate overflow."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from contextlib import suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 
 EXACT = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Instructions that add products of 8-bit integers in 32 bits; without them x86 adds pairs in 16, which overflow."""
+REDUCED = 7
+"""Bits of a weight with which a sum of two products with an activation of 8 bits stays below 2^15."""
 
 
 @cache
@@ -23,6 +26,11 @@ def processor() -> str:
     """The processor's name, as far as the system tells it."""
     found = re.search(r"^model name\s*:\s*(.+)$", _info(), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def integer_instructions(info: str | None = None) -> tuple[str, ...]:

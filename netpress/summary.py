@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from netpress import export
 from netpress.candidate import Candidate
 from netpress.data import Data
 from netpress.data.batches import normalise
-from netpress.measure.latency import latency, speedup
+from netpress.measure.latency import ROUNDS, Timing, chance, latency, lean, slowest, speedup
+from netpress.processor import usable_cores
 from netpress.runtime import graph_bytes
 from netpress.train.evaluate import logits
+
+BATCH = 32
+"""Images per call, beside one."""
+FEWEST, TURN_S = 9, 0.02
+"""Rounds of the slowest networks; how long one network's turn lasts at least, seconds."""
+MOST_S, MOST_CALL_S = 20, 2
+"""Seconds that all rounds of a setting should take at most, and a call in a setting beside the first."""
 
 
 def summarise(
@@ -62,19 +70,61 @@ def summarise(
 
 
 def _time(baseline: Path, model: Path, data: Data) -> dict[str, Any]:
-    """Milliseconds per image of both networks, at batch 1, in turns."""
-    image: Tensor = normalise(data.test.images[:1], data.mean, data.std)
+    """Milliseconds per image of both networks in turns: at batch 1 and the run's threads, then in other settings."""
+    images = normalise(data.test.images[:BATCH], data.mean, data.std).numpy()
     threads = torch.get_num_threads()
     models = {"baseline": graph_bytes(baseline), "final": graph_bytes(model)}
-    timed = latency(models, image.numpy(), threads=threads)
-    ratio = speedup(timed["baseline"], timed["final"])
+    timed = _turns(models, images[:1], threads, slowest(models, images[:1], threads=threads))
     return {
-        **asdict(ratio),
+        **asdict(speedup(*timed.values())),
         "baseline_ms": timed["baseline"].median_ms,
         "final_ms": timed["final"].median_ms,
         "timings": {name: asdict(timing) for name, timing in timed.items()},
         "threads": threads,
         "batch": 1,
+        "settings": _settings(models, images, timed),
+    }
+
+
+def _turns(models: Mapping[str, bytes], images: NDArray[Any], threads: int, call_s: float) -> dict[str, Timing]:
+    """Time models in turns, in fewer rounds where a call takes `call_s` seconds and all rounds would take too long."""
+    rounds = int(MOST_S / (len(models) * max(call_s, TURN_S)))
+    return latency(models, images, threads=threads, rounds=min(max(rounds, FEWEST), ROUNDS), min_round_s=TURN_S)
+
+
+def _settings(models: Mapping[str, bytes], images: NDArray[Any], first: Mapping[str, Timing]) -> list[dict[str, Any]]:
+    """Both networks at one image per call and several, at one thread, the run's and one per core.
+
+    Where a call would take too long, going by one image's, the row says so and holds no times.
+    """
+    given = first["baseline"].threads
+    image_s = max(timing.median_ms for timing in first.values()) / 1e3
+    rows = []
+    for batch in sorted({1, len(images)}):
+        for threads in sorted({1, given, usable_cores()}):
+            if (batch, threads) == (1, given):
+                rows.append(_row(first))
+            elif batch * image_s > MOST_CALL_S:
+                about = f"one call would take about {batch * image_s:.0f} seconds"
+                rows.append({"batch": batch, "threads": threads, "skipped": about})
+            else:
+                rows.append(_row(_turns(models, images[:batch], threads, batch * image_s)))
+    return rows
+
+
+def _row(timed: Mapping[str, Timing]) -> dict[str, Any]:
+    """One setting: milliseconds per image, the ratio, which way it leans, and how often chance alone would lean so."""
+    baseline, final = timed["baseline"], timed["final"]
+    ratio, rounds = speedup(baseline, final), len(final.samples_ms)
+    return {
+        "batch": final.batch,
+        "threads": final.threads,
+        "baseline_ms": baseline.median_ms / baseline.batch,
+        "final_ms": final.median_ms / final.batch,
+        **asdict(ratio),
+        "rounds": rounds,
+        "verdict": lean(ratio),
+        "chance": chance(rounds),
     }
 
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netpress import bench as benching
-from netpress.bench import Plan, bench, chance, text, verdict
+from netpress.bench import Plan, bench, text, verdict
 from netpress.cli import main
 from netpress.errors import ModelError
 from netpress.measure import Speedup, sides
+from netpress.measure.latency import chance
 from netpress.onnx_session import open_session
 from netpress.peak import peak
 
@@ -78,7 +79,7 @@ def test_one_side_alone_gets_no_verdict(relu):
 
 
 def test_both_numbers_of_threads_are_measured_and_named(relu, monkeypatch):
-    monkeypatch.setattr(benching, "_cores", lambda: 2)
+    monkeypatch.setattr(benching, "usable_cores", lambda: 2)
     facts = bench([str(relu)], Plan(batch=1, rounds=7, turn_s=0))
     assert [(part["batch"], part["threads"]) for part in facts["settings"]] == [(1, 1), (1, 2)]
     assert "batch 1, 2 threads" in text(facts)

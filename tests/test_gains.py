@@ -59,6 +59,24 @@ def test_integers_are_fast_only_where_activations_are_integers_too():
     assert "speed" in said(tensors, operators=("DequantizeLinear", "QuantizeLinear"))["integers"].buys
 
 
+ROUNDS = [("round", "", "input", 0, 1), ("round", "conv", "conv2d", 0, 1)]
+
+
+def test_rounded_values_are_counted_beside_the_tensors():
+    whole = {**PLAIN, "form": "affine", "grid_bits": 7, "shape": [3, 3]}
+    gain = said([whole, whole], ROUNDS)["integers"]
+    assert gain.where == "2 tensors, 2 rounded values"
+    assert gain.buys.startswith("size, and speed on ONNX Runtime: in full where")
+    assert said(edits=ROUNDS)["integers"].where == "0 tensors, 2 rounded values", "weights that all stayed float"
+
+
+@pytest.mark.parametrize(("bits", "shape", "right"), [(7, [3, 3], True), (8, [3, 3], False), (8, [3], True)])
+def test_weights_of_8_bits_are_right_on_some_processors_only(bits, shape, right):
+    buys = said([{**PLAIN, "form": "affine", "grid_bits": bits, "shape": shape}], ROUNDS)["integers"].buys
+    assert ("answers are right on all" in buys) == right
+    assert ('weights must have 7 bits or answers are wrong: quantize with kernels = "reduced"' in buys) != right
+
+
 def test_a_table_of_integers_counts_as_both():
     found = said([{**PLAIN, "form": "shared", "grid_bits": 8}], operators=("QuantizeLinear",))
     assert list(found) == ["shared values", "integers"]

@@ -67,6 +67,11 @@ def test_the_numbers_are_those_of_the_files(whole):
     assert m["final"]["layers"][0]["kept"] == 64 * 300 - round(0.8 * 64 * 300)
     assert done.met
     assert m["speedup"]["threads"] == torch.get_num_threads()
+    first, *others = (row for row in m["speedup"]["settings"] if row["threads"] == torch.get_num_threads())
+    assert {key: m["speedup"][key] for key in ("baseline_ms", "final_ms", "median", "q1", "q3", "batch")}.items() <= (
+        first.items()
+    )
+    assert [row["batch"] for row in others] == [32]
     assert sum(map(sum, m["changed"]["confusion"])) == len(DATA.test)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from netpress.errors import ModelError, RecipeError
 from netpress.measure import Timing, latency, speedup
+from netpress.measure.latency import slowest
 
 X = np.zeros((1, 256), np.float32)
 
@@ -57,6 +58,13 @@ def test_a_file_is_taken_too(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(SMALL)
     assert latency({"file": path}, X, threads=1, min_round_s=0)["file"].median_ms > 0
+
+
+def test_the_slowest_of_some_models_is_what_counts():
+    both = slowest({"small": SMALL, "large": LARGE}, X, threads=1)
+    assert both > min(slowest({"small": SMALL}, X, threads=1) for _ in range(3))
+    with pytest.raises(ModelError, match="'small' does not run"):
+        slowest({"small": SMALL}, X[:, :3], threads=1)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=7, max_size=7), st.floats(0.1, 10))

@@ -137,6 +137,40 @@ def test_pruned_zeros_stay_zeros():
         assert zeros.any()
 
 
+def test_both_rules_count_what_the_network_amounts_to():
+    before, context = toy_nets.toy_candidate("residual"), toy_nets.toy_context()
+    one = PatternBinarize(layers=("a",)).apply(before, context)
+    small = PatternBinarize(layers=("b",)).apply(one, context)
+    params = sum(p.numel() for p in before.net.parameters())
+    record = small.history[-1]
+    rows = [row for record in small.history for row in record.facts["patterns"]]
+    weights, kernels = (sum(row[key] for row in rows) for key in ("weights", "kernels"))
+    bare = params - weights + -(-weights // 32)
+    assert len(rows) == 2, "filters of an earlier step count too"
+    assert record.facts["effective"] == {
+        "params": params,
+        "binary": weights,
+        "kernels": kernels,
+        "rule_n": bare,
+        "rule_s": bare + kernels,
+    }
+    assert (
+        f"{params:,} parameters amount to {bare:,} of 32 bits (n/32 for n signs), {bare + kernels:,} with a scale for "
+        "each filter" in record.notes
+    )
+
+
+def test_the_rules_count_the_branch_and_zeros_as_they_are_counted_by_others():
+    before, context = toy_nets.toy_candidate("plain"), toy_nets.toy_context()
+    params = sum(p.numel() for p in before.net.parameters())
+    pruned = WeightPrune(sparsity=0.5).apply(before, context)
+    dense, sparse = (PatternBinarize(layers=("conv1",)).apply(c, context).history[-1].facts for c in (before, pruned))
+    assert dense["effective"] == sparse["effective"]
+    beside = PatternBinarize(layers=("conv1",), branch="point").apply(before, context)
+    assert beside.history[-1].facts["patterns"][0]["branch"]
+    assert beside.history[-1].facts["effective"]["params"] == params + beside.net.conv1.point.weight.numel()
+
+
 def test_shared_layers_are_left_alone_and_an_order_that_would_share_signs_is_refused():
     before, context = toy_nets.toy_candidate("residual"), toy_nets.toy_context()
     shared = WeightShare(bits=3).apply(before, context)

@@ -13,9 +13,10 @@ without saying which rule they follow: their GoogLeNet (4.43M) fits the rule wit
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from netpress.errors import ModelError
 
@@ -97,10 +98,20 @@ def effective(net: nn.Module, pattern: str) -> Effective:
     if not chosen:
         some = ", ".join(list(spatial)[:3]) or "none"
         raise ModelError(f"effective: no k×k convolution has a path that matches {pattern!r}; there is: {some} ...")
+    return counted(net, chosen)
+
+
+def counted(net: nn.Module, weights: Sequence[Tensor]) -> Effective:
+    """Count a network of which some weights of convolutions, (O, I, ...), are binary.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 16, 1))
+    >>> counted(net, [net[0].weight])
+    Effective(params=360, binary=216, kernels=24, biases=16)
+    """
     layers = [m for m in net.modules() if isinstance(m, (*_CONVOLUTIONS, nn.Linear))]
     return Effective(
         params=sum(p.numel() for p in net.parameters()),
-        binary=sum(w.numel() for w in chosen),
-        kernels=sum(w.shape[0] * w.shape[1] for w in chosen),
+        binary=sum(w.numel() for w in weights),
+        kernels=sum(w.shape[0] * w.shape[1] for w in weights),
         biases=sum(m.bias.numel() for m in layers if m.bias is not None),
     )

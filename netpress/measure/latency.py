@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,8 @@ from netpress.errors import ModelError, RecipeError
 from netpress.onnx_session import open_session
 
 MIN_ROUNDS = 7
+ROUNDS = 31
+"""How often each model is timed where verdicts are wanted: fewer give some by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,28 @@ def speedup(baseline: Timing, small: Timing) -> Speedup:
     return Speedup(_quantile(ratios, 0.5), _quantile(ratios, 0.25), _quantile(ratios, 0.75))
 
 
+def lean(ratio: Speedup) -> Literal["faster", "slower", ""]:
+    """Which way a speed-up leans: "" unless both quartiles, as printed, lie on the same side of 1.
+
+    >>> lean(Speedup(1.8, 1.75, 1.861)), lean(Speedup(0.5, 0.4, 0.8)), lean(Speedup(1.02, 0.99, 1.04))
+    ('faster', 'slower', '')
+    """
+    if round(ratio.q1, 2) > 1:
+        return "faster"
+    return "slower" if round(ratio.q3, 2) < 1 else ""
+
+
+def chance(rounds: int) -> float:
+    """How often the quartiles of the ratios of two equal networks lie on one side of 1, by chance.
+
+    2 sum over k <= (n - 1) / 4 of C(n, k) / 2^n, n rounds of independent ratios: as many lie above 1 as coins fall
+
+    >>> round(chance(9), 3), round(chance(31), 4)
+    (0.18, 0.0033)
+    """
+    return 2 * sum(math.comb(rounds, k) for k in range((rounds - 1) // 4 + 1)) / (1 << rounds)
+
+
 def latency(
     models: Mapping[str, bytes | Path],
     x: NDArray[Any],
@@ -164,6 +188,16 @@ def latency(
         )
         for name in runs
     }
+
+
+def slowest(models: Mapping[str, bytes | Path], x: NDArray[Any], *, threads: int) -> float:
+    """Seconds of one call of the slowest of some models: how long a round will be.
+
+    Raises:
+        ModelError: a model cannot be opened, or does not take `x`.
+    """
+    # opening runs each once, so that what is seen here is not the first call
+    return max(_Run(name, model, x, threads).seconds(1) for name, model in models.items())
 
 
 def _check(models: Mapping[str, object], *, threads: int, rounds: int, warmup: int, min_round_s: float) -> None:

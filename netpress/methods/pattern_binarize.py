@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,6 +18,7 @@ from netpress.candidate import Candidate, Context, Record, edited
 from netpress.errors import ModelError, RecipeError
 from netpress.factor import refusal
 from netpress.forms import Form, Free, Signs, decode, encode
+from netpress.measure.effective import counted
 from netpress.methods.refitting import Calibration, calibration
 from netpress.methods.targets import Target, targets
 from netpress.train.bind import parametrized
@@ -115,7 +117,9 @@ class PatternBinarize:
         if context.train is not None and self.recalibrate and rows:
             seed = draw(context.seed, context.step)
             recalibrate(small.net, context.train, candidate.inputs, samples=self.recalibrate, seed=seed)
-        record = Record(self.name, asdict(self), (*_told(rows), *said), {"patterns": rows})
+        sizes = _effective(small)
+        facts = {"patterns": rows, "effective": sizes}
+        record = Record(self.name, asdict(self), (*_told(rows), _counted(sizes), *said), facts)
         return small.but(history=(*candidate.history, record))
 
     def _stays(self, target: Target, candidate: Candidate) -> str | None:
@@ -230,3 +234,25 @@ def _told(rows: list[dict[str, Any]]) -> list[str]:
         beside = ", with a 1 x 1 convolution beside it" if row["branch"] else ""
         said.append(f"{row['path']}: {row['scales']:,} scales, relative error {row['error']:.3f}{beside}")
     return said
+
+
+def _effective(small: Candidate) -> dict[str, int]:
+    """How many 32-bit parameters the network amounts to, zeros counted like other weights; plain data.
+
+    Filters that an earlier step made signs are among them.
+    """
+    names = [name for name, form in small.forms.items() if isinstance(form.values, Signs)]
+    weights = [w for name in names if (w := small.net.get_parameter(name)).ndim > 2]
+    found = counted(small.net, weights)
+    return {
+        "params": found.params,
+        "binary": found.binary,
+        "kernels": found.kernels,
+        "rule_n": found.params_without_scales,
+        "rule_s": found.params_with_scales,
+    }
+
+
+def _counted(sizes: Mapping[str, int]) -> str:
+    before, bare, scaled = (f"{sizes[key]:,}" for key in ("params", "rule_n", "rule_s"))
+    return f"{before} parameters amount to {bare} of 32 bits (n/32 for n signs), {scaled} with a scale for each filter"

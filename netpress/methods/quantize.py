@@ -21,14 +21,12 @@ from netpress.methods.integers import Rules, Whole
 from netpress.methods.ranges import Range
 from netpress.methods.refitting import calibration
 from netpress.methods.targets import check_keys, choose, targets
-from netpress.processor import integer_instructions, processor
+from netpress.processor import REDUCED, integer_instructions, processor
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import finite
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 Pattern = Annotated[str, Field(min_length=1)]
-REDUCED = 7
-"""Bits of a weight with which a sum of two products with an activation of 8 bits stays below 2^15."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -14,7 +14,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from netpress import atomic
-from netpress.report import figures, filters, replaced, tables, words
+from netpress.report import figures, filters, integers, patterns, replaced, tables, words
 from netpress.report.folder import RunFolder, read_run
 from netpress.report.histograms import Histogram, histograms
 
@@ -109,6 +109,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "environment": tables.environment(metrics),
         "filters": _filters(run),
         "replaced": [_replaced(step) for step in replaced.replacements(run)],
+        "patterns": [_patterns(step) for step in patterns.binarized(run)],
+        "integers": [_integers(step) for step in integers.quantized(run)],
         **_answers(metrics, classes),
         **_speed(metrics),
         **_use(run, classes),
@@ -208,6 +210,33 @@ def _replaced(step: replaced.Step) -> dict[str, Any]:
     }
 
 
+def _patterns(step: patterns.Step) -> dict[str, Any]:
+    """Which filters one step made signs."""
+    return {
+        "name": step.name,
+        "summary": patterns.summary(step),
+        "sizes": patterns.size_table(step.effective) if step.effective is not None else None,
+        "table": patterns.layer_table(step),
+        "layers_all": len(step.layers),
+    }
+
+
+def _integers(step: integers.Step) -> dict[str, Any]:
+    """What one step made integers."""
+    return {
+        "name": step.name,
+        "summary": integers.summary(step),
+        "table": integers.layer_table(step),
+        "layers_all": len(step.layers),
+        "kept": integers.kept_table(step),
+        "kept_all": len(step.kept),
+        "floats": integers.float_table(step),
+        "floats_all": len(step.floats),
+        "grids": integers.value_table(step),
+        "grids_all": len(step.values or ()),
+    }
+
+
 def _taught(train: Mapping[str, Any]) -> bool:
     """Whether the training loss holds a term of a teacher's answers, or of its layers' outputs."""
     return bool(train.get("distill") or train.get("distill_layers"))
@@ -236,11 +265,16 @@ def _speed(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Timing and parity, where the network could be run without PyTorch."""
     speedup, parity = metrics.get("speedup") or {}, metrics.get("parity") or {}
     timing = next(iter(speedup["timings"].values())) if speedup else {}
+    settings, integer = speedup.get("settings") or [], bool(parity.get("integers"))
+    chances = {row["chance"] for row in settings if "chance" in row}
     return {
-        "speed": words.speed(speedup, metrics["baseline"], metrics["final"]) if speedup else "",
+        "speed": words.speed(speedup, metrics["baseline"], metrics["final"], integers=integer) if speedup else "",
         "timing": timing,
         "latency": figures.latency_figure(speedup) if speedup else None,
         "timings": tables.timings(speedup) if speedup else None,
+        "settings": tables.settings(settings) if settings else None,
+        "chance": max(chances, default=0.0),
+        "chance_varies": len(chances) > 1,
         "parity": words.parity(parity) if parity else "",
         "no_graph": str(metrics["final"].get("note", "")),
     }

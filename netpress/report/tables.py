@@ -96,6 +96,13 @@ def byte_rows(run: RunFolder) -> list[Bytes]:
     return [*rows, Bytes("Around the tensors", {"header": header, "graph": graph, "checksums": framing})]
 
 
+def weight_bytes(stage: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of every layer's weight in a stage's file, by the layer's path."""
+    sizes = {str(row["name"]): sum(row["bytes"].values()) for row in stage["layers"]}
+    names = {name: name.rpartition(".") for name in sizes}
+    return {path: sizes[name] for name, (path, _, own) in names.items() if own == "weight"}
+
+
 def steps(run: RunFolder) -> Table:
     """Every stage: what was done, what is left, bytes, accuracy, time."""
     columns = [Column("Step", numeric=False), Column("What was done", numeric=False)]
@@ -263,6 +270,27 @@ def timings(speedup: Mapping[str, Any]) -> Table:
         spread = [Cell(f"{_quantile(ordered, q):#.3g}") for q in _ORDER.values()]
         rows.append([Cell(str(name)), *spread, number(len(ordered)), number(timing["calls"])])
     return Table(columns, rows)
+
+
+def settings(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Both networks in every setting that was timed: ms per image, the ratio, and a verdict where it leans one way."""
+    columns = [Column("Batch"), Column("Threads"), Column("Baseline, ms per image"), Column("Result, ms per image")]
+    columns += [Column("Speed-up"), Column("Quartiles"), Column("Rounds"), Column("Verdict", numeric=False)]
+    return Table(columns, [[number(row["batch"]), number(row["threads"]), *_setting(row)] for row in rows])
+
+
+def _setting(row: Mapping[str, Any]) -> list[Cell]:
+    if "skipped" in row:
+        return [*[Cell("–", -1)] * 5, Cell(f"not timed: {row['skipped']}")]
+    median, verdict = row["median"], row["verdict"]
+    told = {"faster": f"{median:.2f}x faster", "slower": f"{1 / median:.2f}x slower"}.get(verdict, "none")
+    return [
+        *(Cell(f"{row[key]:#.3g}", row[key]) for key in ("baseline_ms", "final_ms")),
+        Cell(f"{median:.2f}x", median),
+        Cell(f"{row['q1']:.2f} to {row['q3']:.2f}", row["q1"]),
+        number(row["rounds"]),
+        Cell(told),
+    ]
 
 
 _ORDER = {"Fastest": 0.0, "First quartile": 0.25, "Median": 0.5, "Third quartile": 0.75, "Slowest": 1.0}

@@ -13,6 +13,11 @@ DENSE = (
     "itself gets narrower."
 )
 
+LEVELS = (
+    "Activations are integers: where a rounding error meets the middle between two levels, an integer kernel may give "
+    "the one and PyTorch the other, so a logit may differ by a level of its grid or a few; classes are what must agree."
+)
+
 
 def count(value: float) -> str:
     """A whole number with separators.
@@ -148,8 +153,10 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def speed(speedup: Mapping[str, Any], baseline: Mapping[str, Any], final: Mapping[str, Any]) -> str:
-    """What the timing says, and why where it says nothing.
+def speed(
+    speedup: Mapping[str, Any], baseline: Mapping[str, Any], final: Mapping[str, Any], *, integers: bool = False
+) -> str:
+    """What the timing says, and why where it says nothing; integers: whether the result computes with them.
 
     Faster or slower only if the quartiles agree and the median differs from 1 by 2 % or more.
     """
@@ -158,21 +165,25 @@ def speed(speedup: Mapping[str, Any], baseline: Mapping[str, Any], final: Mappin
     if low > 1 and median >= 1.02:
         return f"Faster: {spread} of the baseline's speed."
     word = "Slower" if high < 1 and median <= 0.98 else "No speed-up"
-    if final["macs"] >= baseline["macs"]:
+    fewer = final["macs"] < baseline["macs"]
+    if not fewer and not integers:
         return f"{word}: {spread} of the baseline's speed. {DENSE}"
+    why = [f"has {times(baseline['macs'] / final['macs'])} fewer multiply-adds"] if fewer else []
+    why += ["computes with integers"] if integers else []
     return (
-        f"{word}: {spread} of the baseline's speed, although it has {times(baseline['macs'] / final['macs'])} fewer "
-        f"multiply-adds: at this size, on this machine, they are not what the time goes into."
+        f"{word}: {spread} of the baseline's speed, although it {' and '.join(why)}: at this size, on this machine, "
+        "multiply-adds are not what the time goes into."
     )
 
 
 def parity(found: Mapping[str, Any]) -> str:
     """How the runtime without PyTorch compares with PyTorch."""
-    return (
+    said = (
         f"On {count(found['images'])} real images the file, run by netpress.runtime without PyTorch, gave the same "
         f"top-1 class as PyTorch for {percent(found['same_top1'])} of them; the largest difference of a logit was "
         f"{found['largest']:.2g}, where logits reach {found['scale']:.3g}."
     )
+    return f"{said} {LEVELS}" if found.get("integers") else said
 
 
 def changed(found: Mapping[str, Any]) -> str:
@@ -273,6 +284,69 @@ def replaced(done: int, total: int, *, macs: tuple[int, int], params: tuple[int,
     verb = "was" if done == 1 else "were"
     costs = f"{count(macs[0])} → {count(macs[1])} multiply-adds, {count(params[0])} → {count(params[1])} parameters"
     return f"{count(done)} of {count(total)} layers {verb} replaced: {costs}."
+
+
+def short(value: float) -> str:
+    """A number with four significant digits, its sign a real minus.
+
+    >>> short(-0.0123456), short(12)
+    ('\u22120.01235', '12')
+    """
+    return f"{value:.4g}".replace("-", _MINUS)
+
+
+def megabytes(size: float) -> str:
+    """Bytes in millions: three places behind the point, below a million three digits.
+
+    >>> megabytes(4_325_504), megabytes(43_255)
+    ('4.326', '0.0433')
+    """
+    return f"{size / 1e6:,.3f}" if size >= 1e6 else f"{size / 1e6:.3g}"
+
+
+def integers(layers: int, bits: Sequence[int], *, values: int | None, kept: int, floats: int) -> str:
+    """What became integers, in one or two sentences.
+
+    Args:
+        layers: with integer weights.
+        bits: of each of them that has a grid.
+        values: of the pass that are rounded; None: activations stay floats.
+        kept: layers that stay float.
+        floats: other operations that compute in floats.
+
+    >>> integers(3, [7, 7, 4], values=5, kept=1, floats=0)
+    'Weights of 3 layers are integers of 4 to 7 bits, activations are UINT8 in 5 places; 1 layer stays float.'
+    >>> integers(1, [8], values=None, kept=0, floats=0)
+    'Weights of 1 layer are integers of 8 bits, activations are floats: the file is smaller, the time is not.'
+    """
+    span = f"{min(bits)} to {max(bits)}" if len(set(bits)) > 1 else f"{bits[0]}" if bits else "no"
+    where = "floats: the file is smaller, the time is not" if values is None else f"UINT8 in {many(values, 'place')}"
+    rest = [f"{many(kept, 'layer')} {'stays' if kept == 1 else 'stay'} float"] if kept else []
+    rest += (
+        [f"{many(floats, 'other operation')} {'computes' if floats == 1 else 'compute'} in floats"] if floats else []
+    )
+    text = f"Weights of {many(layers, 'layer')} are integers of {span} bits, activations are {where}"
+    return f"{'; '.join([text, *rest])}."
+
+
+def patterns(layers: int, weights: int, kernels: int, *, branches: int) -> str:
+    """How many weights became signs, in one sentence.
+
+    >>> patterns(2, 144, 16, branches=1)
+    '144 weights of 2 layers are signs, in 16 filters; 1 layer has a 1 × 1 convolution beside it.'
+    """
+    beside = f"; {many(branches, 'layer')} {'has' if branches == 1 else 'have'} a 1 × 1 convolution beside "
+    tail = f"{beside}{'it' if branches == 1 else 'them'}" if branches else ""
+    return f"{many(weights, 'weight')} of {many(layers, 'layer')} are signs, in {many(kernels, 'filter')}{tail}."
+
+
+def many(number: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> many(1, "layer"), many(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def unspeeded(metrics: Mapping[str, Any]) -> str:
