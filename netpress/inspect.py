@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,9 @@ from netpress.codec import container, onnx_bytes, stored
 from netpress.codec.stored import Stored
 from netpress.errors import FileError
 from netpress.gains import Gain, gains
+
+_GRID = re.compile(r"round\d+_(scale|zero)")
+"""Tensors that say how a value of the pass is rounded, two for each: one line tells of all."""
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -144,7 +148,11 @@ def text(facts: dict[str, Any]) -> str:
             r["bytes"],
         ]
         for r in facts["tensors"]
+        if not _GRID.fullmatch(r["name"])
     ]
+    grids = [r["bytes"] for r in facts["tensors"] if _GRID.fullmatch(r["name"])]
+    if grids:
+        rows.append([f"grids of {len(grids) // 2} rounded values", "", "", "", *[None] * 9, sum(grids)])
     head = ["tensor", "shape", "form", "chain", "kept %", "values", "scales", "bits/weight", *names, "bytes"]
     rows.append(["header, graph, checksums", "", "", "", *[None] * 9, facts["overhead_bytes"]])
     return "\n".join([*lines, table(rows, head)])
