@@ -223,9 +223,8 @@ def test_a_value_that_calibration_images_do_not_make():
 def test_only_so_many_images_are_looked_at():
     split = Split(torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(200, dtype=torch.int64))
     tops = {}
-    for samples in (1, 70, 200, 1000):
+    for samples in (1, 64, 200, 1000):
         images = Calibration(split, ONE, samples, seed=1)
         net = nn.Sequential(nn.Flatten())
         tops[samples] = activation_grids(net, [INPUT], images, kind="minmax", percentile=100)[INPUT].high * 255
-    assert tops[1] <= tops[70] <= tops[200] == tops[1000] == pytest.approx(199)
-    assert tops[1] < 199
+    assert tops[1] < tops[64] <= tops[200] == tops[1000] == pytest.approx(199)
