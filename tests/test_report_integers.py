@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import toy_nets
 from pages import EVIL, craft, page_of
 
-from netpress import summary
+import netpress as nxp
+from netpress import export, summary
 from netpress.measure.latency import MIN_ROUNDS, chance
+from netpress.methods.quantize import Quantize
 from netpress.report import integers, patterns, tables, words
 from netpress.report.folder import read_run
 
@@ -269,6 +272,15 @@ def test_parity_of_integers_says_that_levels_may_differ():
     found = {"images": 10, "same_top1": 1.0, "largest": 0.1, "scale": 9.0}
     assert words.LEVELS not in words.parity(found)
     assert words.parity(found | {"integers": True}).endswith(words.LEVELS)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_check_of_a_file_knows_whether_activations_are_integers(tmp_path, whole):
+    before, context = toy_nets.toy_candidate("residual"), toy_nets.toy_context()
+    method = Quantize(samples=32, kernels="reduced", activations="uint8" if whole else "float")
+    small = method.apply(before, context)
+    nxp.save(small, tmp_path / "small.press")
+    assert export.check(tmp_path / "small.press", small, toy_nets.toy_data().test).integers is whole
 
 
 def test_integers_that_are_not_faster_are_not_taken_for_floats():
