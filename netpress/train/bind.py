@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from netpress.candidate import Candidate
+from netpress.codec.sides import MIN_STEP
 from netpress.errors import ModelError
 from netpress.forms import (
     Affine,
@@ -29,6 +32,7 @@ from netpress.forms import (
     step_share,
     with_step,
 )
+from netpress.rounding import grids
 
 
 class Bound(nn.Module):
@@ -221,8 +225,16 @@ def formed(net: nn.Module, forms: Mapping[str, Form]) -> nn.Module:
     return copy
 
 
-def trained_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups of a bound network: decay acts on weights of two or more axes, not on tables, scales, steps."""
+def trained_groups(net: nn.Module, weight_decay: float, *, relative: bool = False) -> list[dict[str, object]]:
+    """Parameter groups of a bound network: decay acts on weights of two or more axes, not on tables, scales, steps.
+
+    Args:
+        net: bound.
+        weight_decay: of those.
+        relative: for optimizers that move every number by about the learning rate, whatever its gradient (Adam): steps
+            of grids come in groups of their own whose `factor`, a power of two near their size, goes with the rate.
+            Without it a step of 0.01 is gone after a few updates at a rate of 0.001.
+    """
     tables = {
         id(p)
         for m in net.modules()
@@ -231,11 +243,35 @@ def trained_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object
     }
     trained = [p for p in net.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
-    kept = {id(p) for p in decayed}
+    sized: dict[float, list[Tensor]] = {}
+    for p in _steps(net) if relative else ():
+        sized.setdefault(2.0 ** round(math.log2(max(p.detach().abs().mean().item(), MIN_STEP))), []).append(p)
+    kept = {id(p) for p in [*decayed, *itertools.chain(*sized.values())]}
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in kept], "weight_decay": 0.0},
+        *({"params": held, "weight_decay": 0.0, "factor": factor} for factor, held in sorted(sized.items())),
     ]
+
+
+def _steps(net: nn.Module) -> Iterator[Tensor]:
+    """What training moves of grids: steps of weights, scales of activations."""
+    for module in net.modules():
+        if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], Bound):
+            yield from (p for p in [*module.parameters(recurse=False)][1:] if p.requires_grad)
+    yield from (grid.scale for grid in grids(net).values() if grid.scale.requires_grad)
+
+
+def vanished(net: nn.Module, forms: Mapping[str, Form], *, before: Mapping[str, Form]) -> str | None:
+    """What training pushed to nothing: a step of a tensor, or the scale of a rounded value; None where all is well.
+
+    >>> vanished(nn.Linear(2, 2), {}, before={})
+    """
+    for name, form in forms.items():
+        step, was = form.step, before[name].step
+        if step is not None and was is not None and bool(((step <= MIN_STEP) & (was > MIN_STEP)).any()):
+            return f"a step of {name}"
+    return next((f"the scale of {at}" for at, grid in grids(net).items() if grid.scale.item() <= MIN_STEP), None)
 
 
 def _undecayed(trained: parametrize.ParametrizationList, form: Form) -> list[Tensor]:

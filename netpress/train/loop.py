@@ -21,7 +21,7 @@ from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
 from netpress.rounding import settle_biases
 from netpress.shadow import evaluating
-from netpress.train.bind import bind, trained_groups, unbind
+from netpress.train.bind import bind, trained_groups, unbind, vanished
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
 from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
@@ -84,7 +84,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
-    groups = trained_groups(net, settings.weight_decay)
+    groups = trained_groups(net, settings.weight_decay, relative=settings.optimizer == "adamw")
     if settings.optimizer == "sgd":
         return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
     return AdamW(groups, lr=settings.lr, fused=True)
@@ -176,7 +176,7 @@ class _Trainer:
         if self.channels_last:
             x = channels_last(x)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         soft = None
         if self.teacher is not None:
@@ -261,5 +261,7 @@ def fit(
     net = trainer.net.cpu()
     forms = unbind(net, candidate.forms)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if (gone := vanished(net, forms, before=candidate.forms)) is not None:
+        raise ModelError(f"step {context.step}: {gone} went to 0 in training; try a lower lr (it is {settings.lr:g})")
     settle_biases(net, forms, context.example)
     return Fitted(candidate.but(net=net.eval(), forms=forms), tuple(done.history))
