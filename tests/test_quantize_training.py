@@ -9,6 +9,7 @@ from netpress.errors import ModelError
 from netpress.methods import Quantize
 from netpress.rounding import grids
 from netpress.train import Training, fit
+from netpress.train.loop import LEASH
 
 
 def quantized(kind, **settings):
@@ -26,6 +27,19 @@ def test_adam_moves_steps_by_their_own_size():
         assert 0.5 < grid.scale.item() / grids(before.net)[place].scale.item() < 2, place
 
 
-def test_a_step_that_training_pushes_to_nothing_is_named():
+def test_one_update_cannot_throw_a_grid_away():
+    before = quantized("plain")
+    settings = Training(epochs=1, lr=0.5, optimizer="sgd", batch=96, momentum=0, schedule="constant")
+    trained = fit(before, settings, toy_context()).candidate  # 96 images: one update
+    ratios = [(trained.forms[name].step / form.step).flatten() for name, form in before.forms.items()]
+    ratios += [(grid.scale / grids(before.net)[at].scale).flatten() for at, grid in grids(trained.net).items()]
+    ratios = torch.cat(ratios).detach()
+    assert ratios.min() > 1 - LEASH - 1e-6
+    assert ratios.max() < 1 + LEASH + 1e-6
+    assert (ratios == 1).float().mean() < 1, "nothing moved"
+
+
+def test_a_grid_that_training_pushes_to_nothing_is_named(monkeypatch):
+    monkeypatch.setattr("netpress.train.loop.LEASH", 1.0)
     with pytest.raises(ModelError, match=r"(a step of|the scale of) .* went to 0 in training; try a lower lr"):
         fit(quantized("plain"), Training(epochs=2, lr=0.5, optimizer="sgd", batch=16, momentum=0), toy_context())

@@ -244,7 +244,7 @@ def trained_groups(net: nn.Module, weight_decay: float, *, relative: bool = Fals
     trained = [p for p in net.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
     sized: dict[float, list[Tensor]] = {}
-    for p in _steps(net) if relative else ():
+    for p in grid_steps(net) if relative else ():
         sized.setdefault(2.0 ** round(math.log2(max(p.detach().abs().mean().item(), MIN_STEP))), []).append(p)
     kept = {id(p) for p in [*decayed, *itertools.chain(*sized.values())]}
     return [
@@ -254,7 +254,7 @@ def trained_groups(net: nn.Module, weight_decay: float, *, relative: bool = Fals
     ]
 
 
-def _steps(net: nn.Module) -> Iterator[Tensor]:
+def grid_steps(net: nn.Module) -> Iterator[Tensor]:
     """What training moves of grids: steps of weights, scales of activations."""
     for module in net.modules():
         if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], Bound):

@@ -21,7 +21,7 @@ from netpress.data.batches import Augment, batches
 from netpress.errors import DataError, ModelError
 from netpress.rounding import settle_biases
 from netpress.shadow import evaluating
-from netpress.train.bind import bind, trained_groups, unbind, vanished
+from netpress.train.bind import bind, grid_steps, trained_groups, unbind, vanished
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
 from netpress.train.evaluate import evaluate
 from netpress.train.losses import training_loss
@@ -31,6 +31,8 @@ from netpress.train.sparsity import GroupLasso
 from netpress.train.strided import Unstrided
 
 Row = dict[str, float]
+LEASH = 0.05
+"""Share of itself by which one update may change a step or scale of a grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +122,7 @@ class _Trainer:
         self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
         on_cpu = self.fabric.device.type == "cpu"
         self.unstrided = Unstrided(self.net) if self.channels_last and on_cpu else None
+        self.grid_steps = [*grid_steps(self.net)]
         self.model, self.steps = self.fabric.setup(self.net, self.optimizer)
         self.teacher, self.matching = None, None
         if teacher is not None and settings.taught:
@@ -191,7 +194,13 @@ class _Trainer:
         self.fabric.backward(loss)
         if self.settings.clip > 0:
             self.fabric.clip_gradients(self.model, self.steps, max_norm=self.settings.clip)
+        before = [step.detach().clone() for step in self.grid_steps]
         self.steps.step()
+        with (
+            torch.no_grad()
+        ):  # one large gradient must not throw a grid away: all its weights would be zero, or one level
+            for step, was in zip(self.grid_steps, before, strict=True):
+                torch.clamp(step, was * (1 - LEASH), was * (1 + LEASH), out=step)
         return loss.item(), int((answers.detach().argmax(1) == y).sum())
 
     def judge(self, done: Progressed, row: Row) -> bool:
