@@ -16,6 +16,7 @@ from netpress.candidate import Candidate, Images
 from netpress.forms import Affine, Form, Free, Shared, Signs
 from netpress.measure.cost import cost
 from netpress.processor import processor
+from netpress.rounding import grids
 from netpress.store import Saved
 from netpress.train.evaluate import evaluate
 
@@ -53,10 +54,12 @@ def metrics(
 
 
 def layers(candidate: Candidate, saved: Saved) -> list[dict[str, Any]]:
-    """One row per stored tensor: its form, what is left of it, its bytes by part."""
+    """One row per parameter, but for the scales of rounded values: its form, what is left of it, its bytes by part."""
     work = {row.path: row.macs for row in cost(candidate.net, candidate.inputs.shape).layers}
-    rows = []
+    rows, scales = [], {id(grid.scale) for grid in grids(candidate.net).values()}
     for name, parameter in candidate.net.named_parameters():
+        if id(parameter) in scales:
+            continue
         form = candidate.forms.get(name, Form())
         kept = parameter.numel() if form.support is None else int(form.support.sum())
         table = form.values.size if isinstance(form.values, Shared) else None
