@@ -194,7 +194,7 @@ def test_patterns_that_match_nothing(settings, words):
 
 
 def test_a_network_of_1x1_convolutions_has_nothing_to_binarize():
-    with pytest.raises(RecipeError, match="the network has only 1 x 1 ones"):
+    with pytest.raises(RecipeError, match="names no k x k convolution; expected one of none at all"):
         binarized(nn.Sequential(nn.Conv2d(1, 4, 1)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
@@ -12,9 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from netpress.candidate import Candidate, Context, Record
-from netpress.errors import RecipeError
 from netpress.methods.folding import fold
-from netpress.methods.targets import CONVOLUTIONS
+from netpress.methods.targets import CONVOLUTIONS, check_patterns
 
 Pattern = Annotated[str, Field(min_length=1)]
 
@@ -62,10 +60,7 @@ class FoldBatchNorm:
         """Refuse a pattern that matches no layer and no batch norm of `net`."""
         kinds = (*CONVOLUTIONS, nn.Linear, _BatchNorm)
         paths = [path for path, module in net.named_modules() if isinstance(module, kinds)]
-        for pattern in self.frozen:
-            if not fnmatch.filter(paths, pattern):
-                some = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
-                raise RecipeError(f"fold_batch_norm.frozen: {pattern!r} names no layer; expected one of {some}")
+        check_patterns(self.frozen, paths, "fold_batch_norm.frozen")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Fold what can be folded.

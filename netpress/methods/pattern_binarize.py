@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from netpress.arch import edit
 from netpress.candidate import Candidate, Context, Record, edited
-from netpress.errors import ModelError, RecipeError
+from netpress.errors import ModelError
 from netpress.factor import refusal
 from netpress.forms import Form, Free, Signs, decode, encode
 from netpress.measure.effective import counted
 from netpress.methods.refitting import Calibration, calibration
-from netpress.methods.targets import Target, targets
+from netpress.methods.targets import Target, check_patterns, targets
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
 from netpress.train.checkpoint import finite
@@ -83,13 +83,7 @@ class PatternBinarize:
         """Refuse patterns that name no k x k convolution of `net`."""
         paths = [target.path for target in _spatial(net)]
         for field in ("layers", "frozen"):
-            for pattern in getattr(self, field):
-                if not fnmatch.filter(paths, pattern):
-                    some = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
-                    raise RecipeError(
-                        f"pattern_binarize.{field}: {pattern!r} names no k x k convolution; expected one of "
-                        f"{some or 'none at all: the network has only 1 x 1 ones'}"
-                    )
+            check_patterns(getattr(self, field), paths, f"pattern_binarize.{field}", noun="k x k convolution")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Binarize.

@@ -20,7 +20,7 @@ from netpress.methods.gate import keep_worst
 from netpress.methods.integers import Rules, Whole
 from netpress.methods.ranges import Range
 from netpress.methods.refitting import calibration
-from netpress.methods.targets import check_keys, choose, targets
+from netpress.methods.targets import check_keys, check_patterns, choose, targets
 from netpress.processor import REDUCED, integer_instructions, processor
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import finite
@@ -103,11 +103,7 @@ class Quantize:
     def check(self, net: nn.Module) -> None:
         """Refuse names of layers that `net` does not have."""
         check_keys(self.bits, net, "quantize.bits")
-        paths = [target.path for target in targets(net)]
-        for pattern in self.frozen:
-            if not fnmatch.filter(paths, pattern):
-                some = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
-                raise RecipeError(f"quantize.frozen: {pattern!r} names no layer; expected one of {some}")
+        check_patterns(self.frozen, [target.path for target in targets(net)], "quantize.frozen")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Fold, equalise, calibrate, round; then keep float what the gate asks for.

@@ -21,7 +21,7 @@ from netpress.candidate import Candidate
 from netpress.errors import ModelError, RecipeError
 from netpress.factor import refusal
 from netpress.measure.cost import cost
-from netpress.methods.targets import CONVOLUTIONS, targets
+from netpress.methods.targets import CONVOLUTIONS, check_patterns, targets
 from netpress.shadow import array_key, dense, observing
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import finite
@@ -65,12 +65,7 @@ class Chosen:
         """
         paths = [path for path, module in net.named_modules() if isinstance(module, KINDS)]
         for name in ("layers", "frozen"):
-            for pattern in getattr(self, name):
-                if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
-                    some = ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
-                    raise RecipeError(
-                        f"{self.method}.{name}: {pattern!r} names no layer; expected one of {some or 'none at all'}"
-                    )
+            check_patterns(getattr(self, name), paths, f"{self.method}.{name}")
         for path in paths:
             layer = net.get_submodule(path)
             self.insist(path, None if self.frozen_by(path) else refusal(layer, operation(layer)))

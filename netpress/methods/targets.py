@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -61,6 +61,21 @@ def choose(setting: T | Mapping[str, T], target: Target) -> T | None:
     return setting.get(target.kind, setting.get("default"))
 
 
+def check_patterns(patterns: Sequence[str], paths: Sequence[str], field: str, *, noun: str = "layer") -> None:
+    """Refuse a setting with a path or pattern that fits none of the paths.
+
+    Raises:
+        RecipeError: with the pattern and the paths there are.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter(paths, pattern):
+            raise RecipeError(f"{field}: {pattern!r} names no {noun}; expected one of {_some(paths) or 'none at all'}")
+
+
+def _some(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:12]) + (", ..." if len(paths) > 12 else "")
+
+
 def check_keys(setting: object, net: nn.Module, field: str) -> None:
     """Refuse a table of a setting that names no tensor of the network.
 
@@ -73,5 +88,5 @@ def check_keys(setting: object, net: nn.Module, field: str) -> None:
     for key in setting:
         if key in ("conv", "linear", "default") or any(fnmatch.fnmatchcase(t.path, key) for t in found):
             continue
-        paths = ", ".join(t.path for t in found[:12]) + (", ..." if len(found) > 12 else "")
+        paths = _some([t.path for t in found])
         raise RecipeError(f"{field}: {key!r} names no layer; expected conv, linear, default or one of {paths}")
