@@ -1,5 +1,6 @@
 """What the benchmarks share: one thread, interleaved rounds of CPU time, claims with margins, the last line in JSON."""
 
+import argparse
 import json
 import os
 import platform
@@ -73,6 +74,23 @@ def spread(seconds: list[float]) -> str:
 
 
 OPERATORS: list[object] = []  # kept alive: declarations go with the object
+
+
+def collected(
+    words: str | None, results: Path, collect: Callable[[Path], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], bool]:
+    """Rows of the run folders that the command line names, kept in `results`; of that file where it names none.
+
+    Returns:
+        The rows, and whether claims are to be checked.
+    """
+    parser = argparse.ArgumentParser(description=words)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a claim fails")
+    options = parser.parse_args()
+    if options.runs:
+        results.write_text(json.dumps([collect(folder) for folder in options.runs], indent=1) + "\n")
+    return json.loads(results.read_text()), options.check
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

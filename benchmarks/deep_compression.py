@@ -9,7 +9,6 @@ Writes docs/results/deep-compression.json; without run folders it prints and che
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -104,18 +103,12 @@ def claims(rows: list[dict[str, Any]], network: str) -> list[common.Claim]:
 
 def main() -> int:
     """Collect or read, print, check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    if args.runs:
-        RESULTS.write_text(json.dumps([collect(folder) for folder in args.runs], indent=1) + "\n")
-    rows = json.loads(RESULTS.read_text())
+    rows, check = common.collected(__doc__, RESULTS, collect)
     networks = [n for n in PAPER if rows_of(rows, n)]
     for network in networks:
         print(f"\n{network}, {PAPER[network]['float32']:,} bytes as float32\n\n{table(rows, network)}")
     every = [claim for network in networks for claim in claims(rows, network)]
-    return common.finish({"runs": len(rows)}, every, check=args.check)
+    return common.finish({"runs": len(rows)}, every, check=check)
 
 
 if __name__ == "__main__":

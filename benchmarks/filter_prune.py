@@ -9,7 +9,6 @@ Writes docs/results/filter-prune.json; without run folders it prints and checks 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -83,17 +82,12 @@ def claims(rows: list[dict[str, Any]]) -> list[common.Claim]:
 
 def main() -> int:
     """Collect or read, print, check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    if args.runs:
-        RESULTS.write_text(json.dumps([collect(folder) for folder in args.runs], indent=1) + "\n")
-    rows = sorted(json.loads(RESULTS.read_text()), key=lambda r: (r["network"], r["seed"]))
+    rows, check = common.collected(__doc__, RESULTS, collect)
+    rows.sort(key=lambda r: (r["network"], r["seed"]))
     print("Runs\n\n| network | epochs | MACs | parameters | top-1 deciding, % | top-1 reported, % | faster | minutes |")
     print("|---" * 8 + "|")
     print("\n".join([*map(line, rows), *not_run(rows)]))
-    return common.finish({"benchmark": "filter-prune", "runs": len(rows)}, claims(rows), check=args.check)
+    return common.finish({"benchmark": "filter-prune", "runs": len(rows)}, claims(rows), check=check)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ is what lies on the disk.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -177,13 +176,8 @@ def claims(rows: list[dict[str, Any]]) -> list[common.Claim]:
 
 def main() -> int:
     """Collect or read, print, check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    if args.runs:
-        RESULTS.write_text(json.dumps([collect(folder) for folder in args.runs], indent=1) + "\n")
-    rows = sorted(json.loads(RESULTS.read_text()), key=lambda r: (r["network"], r["binary"]["branch"], r["seed"]))
+    rows, check = common.collected(__doc__, RESULTS, collect)
+    rows.sort(key=lambda r: (r["network"], r["binary"]["branch"], r["seed"]))
     print("Forms\n")
     print(
         "| network | form | epochs | parameters, effective: N / S | MB, effective: N / S | file, bytes "
@@ -195,7 +189,7 @@ def main() -> int:
     print("| network | branch | seed | layers | weights (of R's parameters) | filters | scale | date | minutes |")
     print("|---" * 9 + "|")
     print("\n".join(map(binarized, rows)))
-    return common.finish({"benchmark": "patterns", "runs": len(rows)}, claims(rows), check=args.check)
+    return common.finish({"benchmark": "patterns", "runs": len(rows)}, claims(rows), check=check)
 
 
 if __name__ == "__main__":
