@@ -96,6 +96,7 @@ def record(net: nn.Module, image: Tensor) -> list[Value]:
         net: left untouched.
         image: one normalised image (1, C, H, W).
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
     >>> [str(value.place) for value in record(net, torch.zeros(1, 1, 4, 4))]
     ['input', '0:conv2d', '1:relu', '2:flatten']
@@ -114,6 +115,7 @@ def plan(net: nn.Module, image: Tensor, kept: Collection[str] = ()) -> Plan:
         image: one normalised image (1, C, H, W).
         kept: paths of layers that compute in floats.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     >>> [str(place) for place in plan(net, torch.zeros(1, 1, 4, 4)).places]
     ['input', '1:relu', '3:linear']
