@@ -225,15 +225,16 @@ def formed(net: nn.Module, forms: Mapping[str, Form]) -> nn.Module:
     return copy
 
 
-def trained_groups(net: nn.Module, weight_decay: float, *, relative: bool = False) -> list[dict[str, object]]:
+def trained_groups(net: nn.Module, weight_decay: float, *, power: int = 0) -> list[dict[str, object]]:
     """Parameter groups of a bound network: decay acts on weights of two or more axes, not on tables, scales, steps.
 
     Args:
         net: bound.
         weight_decay: of those.
-        relative: for optimizers that move every number by about the learning rate, whatever its gradient (Adam): steps
-            of grids come in groups of their own whose `factor`, a power of two near their size, goes with the rate.
-            Without it a step of 0.01 is gone after a few updates at a rate of 0.001.
+        power: steps of grids come in groups of their own whose `factor` goes with the rate: their size to this power,
+            brought to a power of two. 1 for optimizers that move every number by about the rate, whatever its
+            gradient (Adam); 2 for those that follow the gradient (SGD): as if logarithms of steps were trained. With
+            0 a step of 0.01 is gone, or grows without end, after a few updates at a usual rate.
     """
     tables = {
         id(p)
@@ -244,8 +245,9 @@ def trained_groups(net: nn.Module, weight_decay: float, *, relative: bool = Fals
     trained = [p for p in net.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in tables]
     sized: dict[float, list[Tensor]] = {}
-    for p in grid_steps(net) if relative else ():
-        sized.setdefault(2.0 ** round(math.log2(max(p.detach().abs().mean().item(), MIN_STEP))), []).append(p)
+    for p in grid_steps(net) if power else ():
+        size = round(math.log2(max(p.detach().abs().mean().item(), MIN_STEP)))
+        sized.setdefault(2.0 ** (power * size), []).append(p)
     kept = {id(p) for p in [*decayed, *itertools.chain(*sized.values())]}
     return [
         {"params": decayed, "weight_decay": weight_decay},

@@ -86,7 +86,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
-    groups = trained_groups(net, settings.weight_decay, relative=settings.optimizer == "adamw")
+    groups = trained_groups(net, settings.weight_decay, power=1 if settings.optimizer == "adamw" else 2)
     if settings.optimizer == "sgd":
         return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
     return AdamW(groups, lr=settings.lr, fused=True)
