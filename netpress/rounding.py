@@ -11,6 +11,7 @@ each rounded value is two tensors of the network, and so part of its state.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -155,16 +156,15 @@ class _Rounding(Following):
         super().__init__(net)
         self.grids = grids(net)
         self.left = dict.fromkeys(self.grids)
-        # on which grid a tensor lies; it is kept alive, as numbers of tensors are given again
-        self.lies: dict[int, tuple[Tensor, Grid]] = {}
+        # on which grid a tensor lies; weakly, or a pass would hold all its activations at once
+        self.lies: dict[int, tuple[weakref.ref[Tensor], Grid]] = {}
 
     def made(self, place: Place, given: Given, out: Any) -> Any:
         if place in self.grids:
             return self.rounded(place, out)
-        if moves(place, given) and given[0] and isinstance(out, Tensor | tuple | list):
-            found = self.lies.get(id(given[0][0]))
-            if found is not None:
-                return self._moved(place, found[1], out)
+        grid = self.grid_of(given[0][0]) if given[0] and moves(place, given) else None
+        if grid is not None and isinstance(out, Tensor | tuple | list):
+            return self._moved(place, grid, out)
         self.lies.pop(id(out), None)  # a tensor that was changed in place has left its grid
         return out
 
@@ -181,8 +181,13 @@ class _Rounding(Following):
         return self._note(self.grids[place], self.grids[place].of(x))
 
     def _note(self, grid: Grid, x: Tensor) -> Tensor:
-        self.lies[id(x)] = (x, grid)
+        self.lies[id(x)] = (weakref.ref(x), grid)
         return x
+
+    def grid_of(self, x: object) -> Grid | None:
+        """The grid that a tensor lies on."""
+        found = self.lies.get(id(x))
+        return found[1] if found is not None and found[0]() is x else None  # numbers of tensors are given again
 
 
 def grids(net: nn.Module) -> dict[Place, Grid]:
@@ -236,8 +241,8 @@ class _Settling(_Rounding):
         self.inputs: dict[str, Grid] = {}
 
     def made(self, place: Place, given: Given, out: Any) -> Any:
-        if place.name in LAYERS and (found := self.lies.get(id(given[0][0]))) is not None:
-            self.inputs[place.path] = found[1]
+        if place.name in LAYERS and (grid := self.grid_of(given[0][0])) is not None:
+            self.inputs[place.path] = grid
         return super().made(place, given, out)
 
 

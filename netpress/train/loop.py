@@ -196,9 +196,8 @@ class _Trainer:
             self.fabric.clip_gradients(self.model, self.steps, max_norm=self.settings.clip)
         before = [step.detach().clone() for step in self.grid_steps]
         self.steps.step()
-        with (
-            torch.no_grad()
-        ):  # one large gradient must not throw a grid away: all its weights would be zero, or one level
+        # one large gradient must not throw a grid away: all its weights would be zero, or one level
+        with torch.no_grad():
             for step, was in zip(self.grid_steps, before, strict=True):
                 torch.clamp(step, was * (1 - LEASH), was * (1 + LEASH), out=step)
         return loss.item(), int((answers.detach().argmax(1) == y).sum())
