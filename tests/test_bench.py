@@ -189,7 +189,8 @@ def test_peak_memory_is_the_network_s_own(tmp_path, relu):
     large, small = peak(path, (1, 1, 1, width)), peak(relu, (1, 1, 8, 8))
     assert resident_bytes() > ballast.nbytes > large.process_bytes
     assert large.network_bytes - small.network_bytes > 4 * width**2
-    assert small.process_bytes > 10 * 1000**2 > small.network_bytes > 0
+    assert small.process_bytes > 10 * 1000**2
+    assert 4 * width**2 > small.network_bytes > 0  # a session of a tiny network takes about 10 MB, more or less
 
 
 def test_where_the_system_does_not_tell_nothing_is_made_up(relu, monkeypatch):
