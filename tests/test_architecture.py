@@ -256,6 +256,7 @@ def test_every_module_imports_alone_and_in_both_orders():
     code = f"""
 import os, sys, importlib
 import numpy, torch, onnx, onnxruntime, pydantic, lightning_fabric, safetensors, onnx_ir
+import jinja2, onnxscript.optimizer, plotly.graph_objects, scipy.sparse.csgraph, scipy.optimize, sklearn, torch.onnx.ops
 failed = []
 for group in {[[n] for n in names] + [names, names[::-1]]!r}:
     pid = os.fork()
