@@ -144,3 +144,43 @@ class Method(Protocol):
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """A new candidate; the argument is left untouched."""
         ...
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """One training with a method inside it: what `Gradual.gradually` gives, a function of its arguments alone.
+
+    Attributes:
+        candidate: what is trained; every tensor that `act` changes has a form with a support.
+        moments: shares of all updates, ascending, above 0 and below 1; `act` is called before the first update at or
+            behind each.
+    """
+
+    candidate: Candidate
+    moments: tuple[float, ...]
+
+    def act(self, stage: int, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The smaller supports at moment number `stage` (from 0), by name: bool, False where a weight is 0 for ever.
+
+        Args:
+            stage: number of the moment.
+            weights: all formed tensors as they are now, 0 where their support says so.
+        """
+        ...
+
+    def penalty(self, stage: int, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """What is added to the loss behind `stage` moments; None: nothing."""
+        ...
+
+    def finish(self, trained: Candidate, context: Context) -> Candidate:
+        """The candidate after the training: what the method promises."""
+        ...
+
+
+@runtime_checkable
+class Gradual(Protocol):
+    """A method that acts while its step trains. `apply` is what it comes to without training: all moments at once."""
+
+    def gradually(self, candidate: Candidate, context: Context) -> Acting:
+        """The training that a step with epochs runs in place of `apply`."""
+        ...
