@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netpress.data import Augment, Split, batches, normalise
+from netpress.data.batches import share
 from netpress.errors import DataError
 
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
@@ -99,6 +100,59 @@ def test_the_last_batch_is_short_or_left_out():
     assert not list(batches(make(), size=24, **PLAIN, drop_last=True))
 
 
+class Counting:
+    """Images that count how many of them are taken."""
+
+    def __init__(self, images):
+        self.images, self.taken = images, 0
+        self.shape, self.device = images.shape, images.device
+
+    def __getitem__(self, index):
+        found = self.images[index]
+        self.taken += len(found)
+        return found
+
+
+class Counted:
+    def __init__(self, split):
+        self.images, self.labels = Counting(split.images), split.labels
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.none() | st.integers(0, 2**40), start=st.integers(0, 9), size=st.integers(1, 12), drop=st.booleans())
+def test_an_epoch_begun_in_its_middle_goes_on_bit_for_bit(seed, start, size, drop):
+    split = Counted(make())
+    options = {**PLAIN, "size": size, "seed": seed, "augment": Augment(2, flip=True) if seed is not None else None}
+    whole = list(batches(make(), **options, drop_last=drop))[start:]
+    rest = list(batches(split, **options, drop_last=drop, start=start))
+    assert len(rest) == len(whole)
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(whole, rest, strict=True))
+    assert split.images.taken == sum(len(y) for _, y in whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.none() | st.integers(0, 2**40), world=st.integers(1, 6), size=st.integers(1, 12), start=st.integers(0, 2)
+)
+def test_the_parts_of_all_processes_are_the_whole_batch_in_order(seed, world, size, start):
+    augment = Augment(2, flip=True) if seed is not None else None
+    options = {**PLAIN, "size": size, "seed": seed, "augment": augment, "start": start}
+    whole = list(batches(make(), **options))
+    parts = [list(batches(make(), **options, part=(rank, world))) for rank in range(world)]
+    for (images, labels), *mine in zip(whole, *parts, strict=True):
+        lengths = [len(y) for _, y in mine]
+        if len(labels) < world:  # too few to go round: everybody gets them all
+            assert all(torch.equal(x, images) and torch.equal(y, labels) for x, y in mine)
+            continue
+        assert max(lengths) - min(lengths) <= 1
+        assert lengths == [high - low for low, high in (share(len(labels), (rank, world)) for rank in range(world))]
+        assert torch.equal(torch.cat([x for x, _ in mine]), images)
+        assert torch.equal(torch.cat([y for _, y in mine]), labels)
+
+
 def test_normalise_follows_the_formula():
     images = make(channels=3).images
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -112,7 +166,14 @@ def test_a_wrong_number_of_channels_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"size": 0}, "size is 0"), ({"size": 1, "augment": Augment(2)}, "needs a seed")]
+    ("wrong", "message"),
+    [
+        ({"size": 0}, "size is 0"),
+        ({"size": 1, "augment": Augment(2)}, "needs a seed"),
+        ({"size": 1, "start": -1}, "start is -1"),
+        ({"size": 1, "part": (2, 2)}, r"part \(2, 2\)"),
+        ({"size": 1, "part": (0, 0)}, r"part \(0, 0\)"),
+    ],
 )
 def test_wrong_arguments_are_refused_before_the_first_batch(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -42,14 +42,28 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     >>> normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2), (0.5,), (0.25,)).flatten()
     tensor([-2.,  2.])
     """
-    channels = images.shape[1]
-    if not channels == len(mean) == len(std):
-        raise DataError(
-            f"images have {channels} channels, the normalisation {len(mean)} means and {len(std)} deviations"
-        )
-    centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(1, channels, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(1, channels, 1, 1)
-    return images.to(torch.float32).div_(255).sub_(centre).div_(scale)
+    centre, scale = _constants(images.shape[1], mean, std, images.device)
+    return _normalise(images, centre, scale)
+
+
+def share(count: int, part: tuple[int, int]) -> tuple[int, int]:
+    """Which images of a batch of `count` one process gets: from floor(count r / w) up to floor(count (r + 1) / w).
+
+    Sizes differ by at most one. A batch with fewer images than processes goes whole to every process: an empty part has
+    no gradient. Processes that average gradients of means must weigh unequal parts by their sizes.
+
+    Args:
+        count: images in the whole batch.
+        part: (rank r, world w).
+
+    Returns:
+        First position, and the one behind the last.
+
+    >>> [share(10, (rank, 4)) for rank in range(4)], share(3, (1, 4))
+    ([(0, 2), (2, 5), (5, 7), (7, 10)], (0, 3))
+    """
+    rank, world = part
+    return (count * rank // world, count * (rank + 1) // world) if count >= world else (0, count)
 
 
 def batches(  # noqa: PLR0913  one flat call is what training and evaluation loops read best
@@ -62,11 +76,14 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
     seed: int | None = None,
     augment: Augment | None = None,
     drop_last: bool = False,
+    start: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of normalised batches.
 
     The order and every image's shift and flip are drawn at the start from one generator seeded by `seed`: the epoch is
-    a function of the split, the seed and `augment` alone, and what happens to an image does not depend on `size`.
+    a function of the split, the seed and `augment` alone, and what happens to an image does not depend on `size`,
+    `start` or `part`.
 
     Args:
         split: uint8 images; may already lie on `device`.
@@ -76,12 +93,16 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
         seed: of this epoch; None keeps the split's order and changes nothing.
         augment: random changes; needs a seed.
         drop_last: leave an incomplete last batch out.
+        start: number of the batch to begin with, from 0; the ones before are not even cut. An interrupted epoch that
+            is begun here goes on bit for bit.
+        part: (rank, world): of every batch of `size` images this process gets its `share`, in order; a last batch with
+            fewer images than processes goes whole to every process.
 
     Returns:
         Pairs of float32 images (B, C, H, W) and int64 labels (B,).
 
     Raises:
-        ValueError: size below 1, or `augment` without a seed.
+        ValueError: size below 1, `augment` without a seed, start below 0, or a rank outside 0..world-1.
         DataError: the number of channels differs.
 
     >>> from netpress.data.types import Split
@@ -93,11 +114,35 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
         raise ValueError(f"size is {size}, expected at least 1")
     if seed is None and augment is not None:
         raise ValueError(f"{augment} needs a seed; without one the epoch is in order and unchanged")
-    count = len(split)
-    plan = _plan(count, seed, augment or Augment())
+    if start < 0 or not 0 <= part[0] < part[1]:
+        raise ValueError(f"start is {start}, part {part}; expected a batch from 0 and (rank, world) with rank < world")
+    count, device = len(split), torch.device(device)
+    plan = _plan(count, seed, augment or Augment()).to(split.images.device, device)
+    constants = _constants(split.images.shape[1], mean, std, device)
     stop = count - count % size if drop_last else count
-    cuts = (_cut(split, plan, start, min(start + size, stop), device) for start in range(0, stop, size))
-    return ((normalise(images, mean, std), labels) for images, labels in cuts)
+    cuts = (_cut(split, plan, bounds, device) for bounds in _bounds(range(start * size, stop, size), stop, part))
+    return ((_normalise(images, *constants), labels) for images, labels in cuts)
+
+
+def _bounds(firsts: range, stop: int, part: tuple[int, int]) -> Iterator[slice]:
+    for first in firsts:
+        low, high = share(min(firsts.step, stop - first), part)
+        yield slice(first + low, first + high)
+
+
+def _constants(
+    channels: int, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    if not channels == len(mean) == len(std):
+        raise DataError(
+            f"images have {channels} channels, the normalisation {len(mean)} means and {len(std)} deviations"
+        )
+    both = torch.tensor([tuple(mean), tuple(std)], dtype=torch.float32, device=device).view(2, 1, channels, 1, 1)
+    return both[0], both[1]
+
+
+def _normalise(images: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    return images.to(torch.float32).div_(255).sub_(centre).div_(scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +152,14 @@ class _Plan:
     right: Tensor | None
     flips: Tensor | None
     shift: int
+
+    def to(self, images: torch.device, batches: torch.device) -> "_Plan":
+        """Lay the order beside the images and the changes where the batches go: once, not in every batch."""
+        order = None if self.order is None else self.order.to(images)
+        down, right, flips = (
+            None if each is None else each.to(batches) for each in (self.down, self.right, self.flips)
+        )
+        return _Plan(order, down, right, flips, self.shift)
 
 
 def _plan(count: int, seed: int | None, augment: Augment) -> _Plan:
@@ -121,19 +174,20 @@ def _plan(count: int, seed: int | None, augment: Augment) -> _Plan:
     return _Plan(order, down, right, flips if augment.flip else None, augment.shift)
 
 
-def _cut(split: Images, plan: _Plan, start: int, stop: int, device: str | torch.device) -> tuple[Tensor, Tensor]:
-    if plan.order is None:
-        images, labels = split.images[start:stop], split.labels[start:stop]
-    else:
-        index = plan.order[start:stop].to(split.images.device)
-        images, labels = split.images[index], split.labels[index]
-    images = images.to(device, non_blocking=True)
+def _cut(split: Images, plan: _Plan, bounds: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    index = bounds if plan.order is None else plan.order[bounds]
+    images, labels = _send(split.images[index], device), _send(split.labels[index], device)
     if plan.down is not None and plan.right is not None:
-        down, right = plan.down[start:stop].to(device), plan.right[start:stop].to(device)
-        images = _crop(images, down, right, plan.shift)
+        images = _crop(images, plan.down[bounds], plan.right[bounds], plan.shift)
     if plan.flips is not None:
-        images = torch.where(plan.flips[start:stop].to(device).view(-1, 1, 1, 1), images.flip(3), images)
-    return images, labels.to(device, non_blocking=True)
+        images = torch.where(plan.flips[bounds].view(-1, 1, 1, 1), images.flip(3), images)
+    return images, labels
+
+
+def _send(part: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and not part.is_cuda:
+        part = part.pin_memory()  # from memory that may be paged out, a copy would wait for the device
+    return part.to(device, non_blocking=True)
 
 
 def _crop(images: Tensor, down: Tensor, right: Tensor, shift: int) -> Tensor:
