@@ -152,6 +152,7 @@ class KernelSums(nn.Module):
         outputs: output channels; one without a kernel is 0.
         kernels: number of kernels.
         kernel: height and width of the filters, odd.
+        bias: whether a number is added to each output.
 
     Source: Kalgaonkar and El-Sharkawy 2021, CondenseNeXt, equations 2 to 4.
 
@@ -161,18 +162,20 @@ class KernelSums(nn.Module):
 
     outputs: Tensor
 
-    def __init__(self, inputs: int, outputs: int, kernels: int, *, kernel: int = 3) -> None:
+    def __init__(self, inputs: int, outputs: int, kernels: int, *, kernel: int = 3, bias: bool = False) -> None:
         super().__init__()
         self.width = outputs
         self.index = Index([i % inputs for i in range(kernels)])
         self.conv = nn.Conv2d(kernels, kernels, kernel, padding=kernel // 2, groups=kernels, bias=False)
         self.register_buffer("outputs", torch.tensor([i * outputs // kernels for i in range(kernels)]))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sums, of x's height and width."""
+        """Return the sums, of the height and width that the convolution gives."""
         maps = self.conv(self.index(x))
-        empty = maps.new_zeros(1, self.width, 1, 1).expand(x.shape[0], -1, *x.shape[2:])
-        sums: Tensor = empty.index_add(1, self.outputs, maps)
+        start = maps.new_zeros(self.width) if self.bias is None else self.bias
+        wide = start.view(1, -1, 1, 1).expand(maps.shape[0], -1, *maps.shape[2:])
+        sums: Tensor = wide.index_add(1, self.outputs, maps)
         return sums
 
 
@@ -191,8 +194,11 @@ class GroupSum(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return channels / G channels."""
+        """Return channels / G channels, in the layout of x."""
         n, c, h, w = x.shape
+        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+            # the plain way leaves the layout, forward and backward, and all layers behind pay: 2.5 times in training
+            return x.permute(0, 2, 3, 1).unflatten(3, (-1, self.groups)).sum(4).permute(0, 3, 1, 2)
         return x.reshape(n, c // self.groups, self.groups, h, w).sum(2)
 
 
