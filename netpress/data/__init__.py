@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from netpress.data import arrays, cifar, digits, factory, folder, idx, tiny_imagenet
+from netpress.data import arrays, cifar, digits, factory, folder, idx, options, tiny_imagenet
 from netpress.data.arrays import from_arrays
 from netpress.data.batches import Augment, batches, normalise
 from netpress.data.download import data_root
+from netpress.data.long_tail import long_tail
 from netpress.data.split import decide_on_test, hold_out, stratify
 from netpress.data.types import Data, Split, build
 from netpress.errors import DataError
@@ -23,6 +24,7 @@ __all__ = [
     "decide_on_test",
     "from_arrays",
     "hold_out",
+    "long_tail",
     "names",
     "normalise",
     "open",
@@ -53,34 +55,44 @@ def open(spec: str, root: str | os.PathLike[str] | None = None) -> Data:  # noqa
 
     Args:
         spec: a known name (`names()`); `folder:PATH` or `folder:PATH?size=N` (`folder.load`); `npz:PATH`
-            (`arrays.from_arrays`); or `path.py:factory`, which runs that Python file (`factory.load`).
+            (`arrays.from_arrays`); or `path.py:factory`, which runs that Python file (`factory.load`). Each takes
+            `?imbalance=F` (`long_tail`), behind other options with `&`.
         root: where known sets lie or are put; None: NETPRESS_DATA, else the user's cache.
 
     Raises:
-        DataError: unknown, missing, damaged, or not fit for use.
+        DataError: unknown, missing, damaged, not fit for use, or with an option that it does not have.
 
-    >>> open("digits").shape
-    (1, 28, 28)
+    >>> open("digits").shape, len(open("digits?imbalance=10").train)
+    ((1, 28, 28), 482)
     """
-    if load := _KNOWN.get(spec):
-        return load(data_root(root))
-    kind, _, rest = spec.partition(":")
+    source, given = options.parse(spec)
+    tail = given.pop("imbalance", None)
+    strength = None if tail is None else options.factor(spec, tail)
+    data = _open(spec, source, given, root)
+    return data if strength is None else long_tail(data, strength)
+
+
+def _open(spec: str, source: str, given: dict[str, str], root: str | os.PathLike[str] | None) -> Data:
+    kind, _, rest = source.partition(":")
     if kind == "folder" and rest:
-        return _open_folder(rest)
+        return _open_folder(spec, rest, given)
+    # From the right: a drive letter may stand at the left.
+    file, _, function = source.rpartition(":")
+    if given and (source in _KNOWN or (kind == "npz" and rest) or (file.endswith(".py") and function)):
+        options.check(spec, given, ("imbalance",))
+    if load := _KNOWN.get(source):
+        return load(data_root(root))
     if kind == "npz" and rest:
         return arrays.load_npz(Path(rest).expanduser())
-    # From the right: a drive letter may stand at the left.
-    file, _, function = spec.rpartition(":")
     if file.endswith(".py") and function:
         return factory.load(Path(file).expanduser(), function)
     raise DataError(_unknown(spec))
 
 
-def _open_folder(rest: str) -> Data:
-    path, _, size = rest.partition("?size=")
-    if size and not (size.isascii() and size.isdigit() and int(size) > 0):
-        raise DataError(f"folder:{rest}: size is {size!r}, expected a number of pixels, such as ?size=64")
-    return folder.load(Path(path).expanduser(), size=int(size) if size else None)
+def _open_folder(spec: str, path: str, given: dict[str, str]) -> Data:
+    options.check(spec, given, ("size", "imbalance"))
+    size = options.whole(spec, given, "size", least=1, such_as="a number of pixels, such as ?size=64")
+    return folder.load(Path(path).expanduser(), size=size)
 
 
 def _unknown(spec: str) -> str:
