@@ -1,23 +1,24 @@
-"""Data sets in memory: `open` one by name, folder, file or factory, and iterate over it with `batches`."""
+"""Data sets, in memory or streamed: `open` one by name, folder, file or factory, and iterate over it with `batches`."""
 
 import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from netpress.data import arrays, cifar, digits, factory, folder, idx, options, tiny_imagenet
+from netpress.data import arrays, cifar, digits, factory, folder, idx, options, stream, tiny_imagenet
 from netpress.data.arrays import from_arrays
 from netpress.data.batches import Augment, batches, normalise
 from netpress.data.download import data_root
 from netpress.data.long_tail import long_tail
 from netpress.data.split import decide_on_test, hold_out, stratify
-from netpress.data.types import Data, Split, build
+from netpress.data.types import Data, Split, Streamed, build
 from netpress.errors import DataError
 
 __all__ = [
     "Augment",
     "Data",
     "Split",
+    "Streamed",
     "batches",
     "build",
     "data_root",
@@ -38,7 +39,7 @@ _KNOWN: dict[str, Callable[[Path], Data]] = {
     "cifar10": cifar.load,
     "tiny_imagenet": tiny_imagenet.load,
 }
-_FORMS = ("folder:PATH", "folder:PATH?size=N", "npz:PATH", "path.py:factory")
+_FORMS = ("folder:PATH", "folder:PATH?size=N", "folder:PATH?stream=1", "npz:PATH", "path.py:factory")
 
 
 def names() -> tuple[str, ...]:
@@ -51,12 +52,12 @@ def names() -> tuple[str, ...]:
 
 
 def open(spec: str, root: str | os.PathLike[str] | None = None) -> Data:  # noqa: A001  read as netpress.data.open
-    """Open a data set; all of it is read into memory as uint8.
+    """Open a data set; all of it is read into memory as uint8, unless it is streamed.
 
     Args:
-        spec: a known name (`names()`); `folder:PATH` or `folder:PATH?size=N` (`folder.load`); `npz:PATH`
-            (`arrays.from_arrays`); or `path.py:factory`, which runs that Python file (`factory.load`). Each takes
-            `?imbalance=F` (`long_tail`), behind other options with `&`.
+        spec: a known name (`names()`); `folder:PATH[?size=N]` (`folder.load`), with `stream=1[&workers=K]` for a folder
+            larger than memory (`stream.load`); `npz:PATH` (`arrays.from_arrays`); or `path.py:factory`, which runs that
+            Python file (`factory.load`). Each takes `?imbalance=F` (`long_tail`), behind other options with `&`.
         root: where known sets lie or are put; None: NETPRESS_DATA, else the user's cache.
 
     Raises:
@@ -90,9 +91,14 @@ def _open(spec: str, source: str, given: dict[str, str], root: str | os.PathLike
 
 
 def _open_folder(spec: str, path: str, given: dict[str, str]) -> Data:
-    options.check(spec, given, ("size", "imbalance"))
+    options.check(spec, given, ("size", "stream", "workers", "imbalance"))
     size = options.whole(spec, given, "size", least=1, such_as="a number of pixels, such as ?size=64")
-    return folder.load(Path(path).expanduser(), size=size)
+    workers = options.whole(spec, given, "workers", least=0, such_as="a number of processes, such as &workers=4")
+    streamed = given.get("stream", "0")
+    if streamed not in {"0", "1"} or (workers is not None and streamed == "0"):
+        raise DataError(f"{spec}: stream is {streamed!r}; expected 1, which workers need, or 0")
+    place = Path(path).expanduser()
+    return stream.load(place, size=size, workers=workers) if streamed == "1" else folder.load(place, size=size)
 
 
 def _unknown(spec: str) -> str:

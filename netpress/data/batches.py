@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from netpress.candidate import Images
+from netpress.data.lazy import Index, Lazy
 from netpress.errors import DataError
 
 
@@ -86,7 +87,7 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
     `start` or `part`.
 
     Args:
-        split: uint8 images; may already lie on `device`.
+        split: uint8 images; may already lie on `device`, or still on disc (`Streamed`): then they are read ahead.
         size: images per batch; the last batch may be smaller.
         mean, std: of pixel / 255 per channel.
         device: where the batches go; only uint8 pixels travel.
@@ -117,16 +118,16 @@ def batches(  # noqa: PLR0913  one flat call is what training and evaluation loo
     if start < 0 or not 0 <= part[0] < part[1]:
         raise ValueError(f"start is {start}, part {part}; expected a batch from 0 and (rank, world) with rank < world")
     count, device = len(split), torch.device(device)
-    plan = _plan(count, seed, augment or Augment()).to(split.images.device, device)
+    bounds = list(_bounds(count - count % size if drop_last else count, size, part))
+    plan = _plan(split, seed, augment or Augment(), bounds, part).to(split.images.device, device)
     constants = _constants(split.images.shape[1], mean, std, device)
-    stop = count - count % size if drop_last else count
-    cuts = (_cut(split, plan, bounds, device) for bounds in _bounds(range(start * size, stop, size), stop, part))
+    cuts = _cuts(split, plan, bounds[start:], device)
     return ((_normalise(images, *constants), labels) for images, labels in cuts)
 
 
-def _bounds(firsts: range, stop: int, part: tuple[int, int]) -> Iterator[slice]:
-    for first in firsts:
-        low, high = share(min(firsts.step, stop - first), part)
+def _bounds(stop: int, size: int, part: tuple[int, int]) -> Iterator[slice]:
+    for first in range(0, stop, size):
+        low, high = share(min(size, stop - first), part)
         yield slice(first + low, first + high)
 
 
@@ -162,11 +163,12 @@ class _Plan:
         return _Plan(order, down, right, flips, self.shift)
 
 
-def _plan(count: int, seed: int | None, augment: Augment) -> _Plan:
+def _plan(split: Images, seed: int | None, augment: Augment, bounds: list[slice], part: tuple[int, int]) -> _Plan:
     if seed is None:
         return _Plan(None, None, None, None, 0)
+    count, images = len(split), _lazy(split)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator) if images is None else images.order(generator, bounds, part)
     # Drawn also where unused: switching the flip off must not change the shifts.
     offsets = torch.randint(0, 2 * augment.shift + 1, (2, count), generator=generator)
     flips = torch.rand(count, generator=generator) < 0.5
@@ -174,18 +176,30 @@ def _plan(count: int, seed: int | None, augment: Augment) -> _Plan:
     return _Plan(order, down, right, flips if augment.flip else None, augment.shift)
 
 
-def _cut(split: Images, plan: _Plan, bounds: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    index = bounds if plan.order is None else plan.order[bounds]
-    images, labels = _send(split.images[index], device), _send(split.labels[index], device)
+def _lazy(split: Images) -> Lazy | None:
+    images: object = split.images
+    return images if isinstance(images, Lazy) else None
+
+
+def _cuts(split: Images, plan: _Plan, bounds: list[slice], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    where: list[Index] = [each if plan.order is None else plan.order[each] for each in bounds]
+    images = _lazy(split)
+    # One that is not in memory is told all that is wanted, and reads ahead.
+    pixels = (split.images[i] for i in where) if images is None else images.feed(where, pin=device.type == "cuda")
+    for bound, index, cut in zip(bounds, where, pixels, strict=True):
+        yield _change(_send(cut, device), plan, bound), _send(split.labels[index], device)
+
+
+def _change(images: Tensor, plan: _Plan, bounds: slice) -> Tensor:
     if plan.down is not None and plan.right is not None:
         images = _crop(images, plan.down[bounds], plan.right[bounds], plan.shift)
     if plan.flips is not None:
         images = torch.where(plan.flips[bounds].view(-1, 1, 1, 1), images.flip(3), images)
-    return images, labels
+    return images
 
 
 def _send(part: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and not part.is_cuda:
+    if device.type == "cuda" and not part.is_cuda and not part.is_pinned():
         part = part.pin_memory()  # from memory that may be paged out, a copy would wait for the device
     return part.to(device, non_blocking=True)
 

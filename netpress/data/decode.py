@@ -1,6 +1,8 @@
 """Image files to pixels, with Pillow."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -31,18 +33,45 @@ def decode(where: str, content: bytes, *, size: int | None = None) -> np.ndarray
     >>> decode("white.png", file.getvalue()).shape, decode("white.png", file.getvalue(), size=8).shape
     ((2, 4, 3), (8, 8, 3))
     """
+    with _opened(where, io.BytesIO(content)) as file:
+        image = file.convert(_mode(where, file))
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def header(where: str, content: bytes | None = None) -> tuple[int, int, bool]:
+    """Look at an image file without decoding it.
+
+    Args:
+        where: the file's name.
+        content: the file's bytes; None: of the file with that name.
+
+    Returns:
+        Rows, columns, and whether it is grey.
+
+    Raises:
+        DataError: not an image, or with more than 8 bits a channel.
+    """
+    with _opened(where, where if content is None else io.BytesIO(content)) as file:
+        return file.height, file.width, _mode(where, file) == "L"
+
+
+@contextmanager
+def _opened(where: str, source: str | io.BytesIO) -> Iterator[Image.Image]:
     try:
-        with Image.open(io.BytesIO(content)) as file:
-            if file.mode.startswith(("I", "F")):
-                raise DataError(f"{where}: mode {file.mode}, expected 8 bits per channel; convert it")
-            image = file.convert("L" if file.mode in _GREY_MODES else "RGB")
+        with Image.open(source) as file:
+            yield file
     # SyntaxError is Pillow's word for a damaged PNG.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{where}: cannot be decoded ({reason}); repair or remove it") from error
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+
+
+def _mode(where: str, file: Image.Image) -> str:
+    if file.mode.startswith(("I", "F")):
+        raise DataError(f"{where}: mode {file.mode}, expected 8 bits per channel; convert it")
+    return "L" if file.mode in _GREY_MODES else "RGB"
 
 
 def stack(images: list[np.ndarray], *, channels: int) -> np.ndarray:

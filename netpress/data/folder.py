@@ -32,11 +32,7 @@ def load(folder: Path, *, size: int | None = None) -> Data:
     Raises:
         DataError: no folder, no class, an empty class, a damaged file, images of different sizes.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one with a subfolder of images per class")
-    places = _places(folder)
-    classes = _class_names(places[0])
-    files = [_files(place, classes) for place in places]
+    classes, files = listing(folder)
     images = {path: decode(str(path), read(path), size=size) for part in files for path, _ in part}
     _check_sizes(images)
     channels = 3 if any(image.ndim == 3 for image in images.values()) else 1
@@ -50,6 +46,19 @@ def load(folder: Path, *, size: int | None = None) -> Data:
     name = folder.resolve().name
     splits, note = complete(parts, where=str(folder))
     return build(name, splits, classes=classes, note=f"{name}: {note}")
+
+
+def listing(folder: Path) -> tuple[tuple[str, ...], list[list[tuple[Path, int]]]]:
+    """Names of the classes, and the image files with their class numbers: one list per split that the folder has.
+
+    Raises:
+        DataError: no folder, no class, or an empty class.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with a subfolder of images per class")
+    places = _places(folder)
+    classes = _class_names(places[0])
+    return classes, [_files(place, classes) for place in places]
 
 
 def _places(folder: Path) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from netpress.data.lazy import Lazy
 from netpress.errors import DataError
 
 
@@ -61,6 +62,29 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Streamed(Split):
+    """A split whose images stay where they lie: `images[index]` reads them, `batches` reads ahead.
+
+    Args:
+        images: indexed as a tensor is.
+        labels: int64 class numbers, (N,), in memory.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+
+    images: Lazy  # type: ignore[assignment]  # it is only ever indexed and asked for its shape
+
+    def select(self, index: Tensor | slice) -> "Streamed":
+        """Return the images and labels at the given positions; nothing is read."""
+        return Streamed(self.images.subset(self.images.positions(index)), self.labels[index])
+
+    def to(self, device: str | torch.device) -> "Streamed":  # noqa: ARG002
+        """Return the split itself: its images come to a device batch by batch."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Data:
     """A data set with its three splits; make one with `build`, which checks it and takes its fingerprint.
 
@@ -69,7 +93,8 @@ class Data:
         train, validation, test: fixed splits; decisions use the first two only.
         classes: one name per class number.
         mean, std: of pixel / 255, per channel.
-        fingerprint: SHA-256 in hex over class names, shapes, images and labels of all splits; the same on any machine.
+        fingerprint: SHA-256 in hex over class names, shapes, images (streamed: names and sizes of files) and
+            labels of all splits; the same on any machine.
         note: how the splits were made, one sentence for reports.
     """
 
@@ -156,12 +181,25 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     >>> pixel_statistics(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
     ((0.5,), (0.5,))
     """
+    return moments(histogram(images))
+
+
+def histogram(images: Tensor) -> np.ndarray:
+    """How often each value of a pixel occurs: int64, (C, 256), of uint8 images (N, C, H, W)."""
+    channels = (images[:, channel].reshape(-1) for channel in range(images.shape[1]))
+    return np.stack([torch.bincount(channel, minlength=256).cpu().numpy() for channel in channels])
+
+
+def moments(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixel / 255 per channel, of how often each value occurs, (C, 256).
+
+    A constant channel gets the deviation 1.
+    """
     means, stds = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].reshape(-1), minlength=256).tolist()
-        total = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
+    for row in counts.tolist():
+        total = sum(row)
+        first = sum(value * count for value, count in enumerate(row))
+        second = sum(value * value * count for value, count in enumerate(row))
         # Integers up to here: neither the order of summing nor the number of threads can change the result.
         variance = (second * total - first * first) / (total * total)
         means.append(first / total / 255)
@@ -172,6 +210,8 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
 def fingerprint(splits: tuple[Split, Split, Split], classes: tuple[str, ...]) -> str:
     """SHA-256 over class names, shapes, images and labels: the same data has the same one on any machine.
 
+    Of images that are not in memory, what `Lazy.identity` gives stands for the pixels: names and sizes.
+
     >>> part = Split(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.tensor([0]))
     >>> len(fingerprint((part, part, part), ("a",)))
     64
@@ -179,6 +219,10 @@ def fingerprint(splits: tuple[Split, Split, Split], classes: tuple[str, ...]) ->
     digest = hashlib.sha256(json.dumps(classes).encode())
     for split in splits:
         digest.update(json.dumps(list(split.images.shape)).encode())
-        digest.update(np.ascontiguousarray(split.images.cpu().numpy()).data)
+        if isinstance(split, Streamed):
+            for piece in split.images.identity():
+                digest.update(piece)
+        else:
+            digest.update(np.ascontiguousarray(split.images.cpu().numpy()).data)
         digest.update(split.labels.cpu().numpy().astype("<i8").data)
     return digest.hexdigest()
