@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from netpress.data import arrays, cifar, digits, factory, folder, idx, options, stream, tiny_imagenet
+from netpress.data import arrays, cifar, digits, factory, folder, idx, options, shards, stream, tiny_imagenet
 from netpress.data.arrays import from_arrays
 from netpress.data.batches import Augment, batches, normalise
 from netpress.data.download import data_root
@@ -39,7 +39,7 @@ _KNOWN: dict[str, Callable[[Path], Data]] = {
     "cifar10": cifar.load,
     "tiny_imagenet": tiny_imagenet.load,
 }
-_FORMS = ("folder:PATH", "folder:PATH?size=N", "folder:PATH?stream=1", "npz:PATH", "path.py:factory")
+_FORMS = ("folder:PATH", "folder:PATH?size=N", "folder:PATH?stream=1", "shards:PATH", "npz:PATH", "path.py:factory")
 
 
 def names() -> tuple[str, ...]:
@@ -56,8 +56,9 @@ def open(spec: str, root: str | os.PathLike[str] | None = None) -> Data:  # noqa
 
     Args:
         spec: a known name (`names()`); `folder:PATH[?size=N]` (`folder.load`), with `stream=1[&workers=K]` for a folder
-            larger than memory (`stream.load`); `npz:PATH` (`arrays.from_arrays`); or `path.py:factory`, which runs that
-            Python file (`factory.load`). Each takes `?imbalance=F` (`long_tail`), behind other options with `&`.
+            larger than memory (`stream.load`); `shards:PATH[?size=N&workers=K]`, WebDataset's tar files
+            (`shards.load`); `npz:PATH` (`arrays.from_arrays`); or `path.py:factory`, which runs that Python file
+            (`factory.load`). Each takes `?imbalance=F` (`long_tail`), behind other options with `&`.
         root: where known sets lie or are put; None: NETPRESS_DATA, else the user's cache.
 
     Raises:
@@ -77,6 +78,8 @@ def _open(spec: str, source: str, given: dict[str, str], root: str | os.PathLike
     kind, _, rest = source.partition(":")
     if kind == "folder" and rest:
         return _open_folder(spec, rest, given)
+    if kind == "shards" and rest:
+        return _open_shards(spec, rest, given)
     # From the right: a drive letter may stand at the left.
     file, _, function = source.rpartition(":")
     if given and (source in _KNOWN or (kind == "npz" and rest) or (file.endswith(".py") and function)):
@@ -99,6 +102,13 @@ def _open_folder(spec: str, path: str, given: dict[str, str]) -> Data:
         raise DataError(f"{spec}: stream is {streamed!r}; expected 1, which workers need, or 0")
     place = Path(path).expanduser()
     return stream.load(place, size=size, workers=workers) if streamed == "1" else folder.load(place, size=size)
+
+
+def _open_shards(spec: str, path: str, given: dict[str, str]) -> Data:
+    options.check(spec, given, ("size", "workers", "imbalance"))
+    size = options.whole(spec, given, "size", least=1, such_as="a number of pixels, such as ?size=64")
+    workers = options.whole(spec, given, "workers", least=1, such_as="a number of threads, such as &workers=4")
+    return shards.load(Path(path).expanduser(), size=size, workers=workers)
 
 
 def _unknown(spec: str) -> str:

@@ -132,7 +132,7 @@ def load(folder: Path, *, size: int | None = None, workers: int | None = None) -
         DataError: no folder, no class, an empty class, images of different sizes; later, a damaged file.
     """
     classes, parts = listing(folder)
-    count = min(_MOST_WORKERS, usable_cores()) if workers is None else workers
+    count = default_workers() if workers is None else workers
     looked_at = [str(path) for part in parts for path, _ in part[:: max(1, -(-len(part) // SAMPLE))]]
     frame = usual([(name, header(name)) for name in looked_at], size)
     splits, note = complete([_split(folder, part, frame, count) for part in parts], where=str(folder))
@@ -140,6 +140,11 @@ def load(folder: Path, *, size: int | None = None, workers: int | None = None) -
     statistics, number = sampled(splits[0].images)
     note = f"{name}: {note}; read from disc; mean and deviation of {number:,} training images (seed 0)"
     return build(name, splits, classes=classes, note=note, statistics=statistics)
+
+
+def default_workers() -> int:
+    """One per core that this process may use, at most 8."""
+    return min(_MOST_WORKERS, usable_cores())
 
 
 def _split(folder: Path, part: list[tuple[Path, int]], frame: Frame, workers: int) -> Streamed:
