@@ -303,7 +303,8 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
     """What the forms of `earlier` promised and those of `later` do not keep."""
     lost = []
     for name, form in earlier.forms.items():
-        now, w = later.forms.get(name, Form()), later.net.get_parameter(name).detach()
+        own = _moved(name, later.net)
+        now, w = later.forms.get(own, Form()), later.net.get_parameter(own).detach()
         if w.shape != earlier.net.get_parameter(name).shape:
             lost += _forgotten_by_surgery(name, (form, now), earlier.net.get_parameter(name).detach(), w)
             continue
@@ -317,6 +318,13 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
             lost.append(f"{name}: no longer shared")
         lost += [f"{name}: {what}" for what in _forgotten_integers(form, now)]
     return lost + [f"{name}: does not hold" for name in broken(later)]
+
+
+def _moved(name: str, net: nn.Module) -> str:
+    """What a tensor is called now: a layer that got an index before it stands behind that, as `layer`."""
+    path, _, leaf = name.rpartition(".")
+    names = {n for n, _ in net.named_parameters()}
+    return name if name in names else f"{path}.layer.{leaf}"
 
 
 def _forgotten_integers(form: Form, now: Form) -> Iterator[str]:

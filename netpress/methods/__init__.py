@@ -20,6 +20,7 @@ from torch import nn
 from netpress.adopt import adopt
 from netpress.candidate import Candidate, Context, Inputs, Method
 from netpress.errors import RecipeError
+from netpress.methods.condense import Condense
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
 from netpress.methods.low_rank import LowRank
@@ -30,6 +31,7 @@ from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
 
 __all__ = [
+    "Condense",
     "FilterPrune",
     "FoldBatchNorm",
     "LowRank",

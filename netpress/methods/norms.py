@@ -47,7 +47,7 @@ def norm_pairs(net: nn.Module, shape: tuple[int, ...], *, method: str = "fold_ba
     seen = watch(net, shape, method=method)
     pairs, stay = [], {}
     for path, norm in norms:
-        answer = _layer(net, norm, seen)
+        answer = foldable(net, norm, seen)
         if answer.path is None:
             stay[path] = answer.reason
         else:
@@ -56,11 +56,17 @@ def norm_pairs(net: nn.Module, shape: tuple[int, ...], *, method: str = "fold_ba
     return Found(tuple(pairs), stay)
 
 
-def _layer(net: nn.Module, norm: _BatchNorm, seen: Uses) -> Owner:
-    """The layer that a norm can be folded into, or why there is none."""
+def foldable(net: nn.Module, norm: _BatchNorm, seen: Uses) -> Owner:
+    """The layer that a norm can be folded into, or why there is none.
+
+    Args:
+        net: the network that `seen` was found in.
+        norm: one of its batch norms.
+        seen: of the pass.
+    """
     if norm.running_mean is None or norm.running_var is None:
         return Owner(None, "it has no running statistics")
-    if not _only_norm(norm):
+    if not only_norm(norm):
         return Owner(None, f"{type(norm).__name__} may do more than normalise")
     calls = seen.readers_of(norm.running_mean)
     if len(calls) != 1:
@@ -76,7 +82,7 @@ def _layer(net: nn.Module, norm: _BatchNorm, seen: Uses) -> Owner:
     return layer
 
 
-def _only_norm(norm: _BatchNorm) -> bool:
+def only_norm(norm: _BatchNorm) -> bool:
     """Whether a norm's class is known to scale and shift, and then at most to call its children one after another."""
     children = [name for name, _ in norm.named_children()]
     if type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):

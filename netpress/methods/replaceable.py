@@ -108,13 +108,13 @@ def find(
     net = candidate.net
     _refuse(net)
     chosen.check(net, operation)
-    seen, costs = _watched(net, example[:1]), {c.path: c for c in cost(net, tuple(example.shape[1:])).layers}
-    alike, found = _alike(net), []
+    seen, costs = watched(net, example[:1]), {c.path: c for c in cost(net, tuple(example.shape[1:])).layers}
+    twins, found = alike(net), []
     paths = [path for path, module in net.named_modules() if isinstance(module, KINDS)]
     for path in sorted((p for p in paths if chosen.names(p)), key=lambda p: seen.order.get(p, len(paths))):
         layer = net.get_submodule(path)
         frozen, calls = chosen.frozen_by(path), seen.inputs.get(path, [])
-        reason = refusal(layer, operation(layer)) or _placed(path, alike, candidate) or seen.reason(path)
+        reason = refusal(layer, operation(layer)) or _placed(path, twins, candidate) or seen.reason(path)
         if frozen is None:
             chosen.insist(path, reason)
         price = costs.get(path)
@@ -144,7 +144,7 @@ def _refuse(net: nn.Module) -> None:
         raise ModelError(f"{bad} holds NaN or an infinity: nothing can be fitted to it")
 
 
-def _alike(net: nn.Module) -> dict[str, str]:
+def alike(net: nn.Module) -> dict[str, str]:
     """By path of a layer that shares its module or a tensor with another: why it stays."""
     modules: dict[int, list[str]] = {}
     for path, module in net.named_modules(remove_duplicate=False):
@@ -164,23 +164,36 @@ def _alike(net: nn.Module) -> dict[str, str]:
     return found
 
 
-def _placed(path: str, alike: Mapping[str, str], candidate: Candidate) -> str | None:
-    """Why a layer cannot be taken out of where it stands."""
+def _placed(path: str, twins: Mapping[str, str], candidate: Candidate) -> str | None:
+    formed = [name for name in candidate.forms if name.rpartition(".")[0] == path]
+    if path and path not in twins and formed:
+        return f"{formed[0]} has a form, which other layers would not keep"
+    return stuck(candidate.net, path, twins)
+
+
+def stuck(net: nn.Module, path: str, twins: Mapping[str, str]) -> str | None:
+    """Why a layer cannot be taken out of where it stands; None where it can.
+
+    Args:
+        net: the network.
+        path: of the layer.
+        twins: of `alike`.
+
+    >>> stuck(nn.Linear(2, 2), "", {})
+    'it is the network itself'
+    """
     if not path:
         return "it is the network itself"
-    if path in alike:
-        return alike[path]
-    formed = [name for name in candidate.forms if name.rpartition(".")[0] == path]
-    if formed:
-        return f"{formed[0]} has a form, which other layers would not keep"
-    module = candidate.net.get_submodule(path)
+    if path in twins:
+        return twins[path]
+    module = net.get_submodule(path)
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "it has hooks, which other layers would not have"
     return None
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """What one pass showed of each layer: order of calls, shapes of the inputs, and who else read its tensors."""
 
     order: dict[str, int] = field(default_factory=dict)
@@ -189,6 +202,7 @@ class _Seen:
     dims: dict[str, int] = field(default_factory=dict)
 
     def reason(self, path: str) -> str | None:
+        """Why other layers in a layer's place would not mean the same; None where they would."""
         calls = self.inputs.get(path, [])
         if not calls:
             return "the network never calls it"
@@ -204,7 +218,7 @@ class _Seen:
 class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which layers' tensors are read while another layer, or none, is being called."""
 
-    def __init__(self, owners: Mapping[int, str], seen: _Seen) -> None:
+    def __init__(self, owners: Mapping[int, str], seen: Seen) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.owners, self.seen, self.inside = owners, seen, ""
 
@@ -218,11 +232,11 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _watched(net: nn.Module, example: Tensor) -> _Seen:
+def watched(net: nn.Module, example: Tensor) -> Seen:
     """Run the network once and see how it uses its layers."""
     layers = {path: module for path, module in net.named_modules() if isinstance(module, KINDS)}
     owners = {array_key(p): path for path, module in layers.items() for p in module.parameters(recurse=False)}
-    seen = _Seen(dims={path: 2 if isinstance(m, nn.Linear) else 2 + len(m.kernel_size) for path, m in layers.items()})
+    seen = Seen(dims={path: 2 if isinstance(m, nn.Linear) else 2 + len(m.kernel_size) for path, m in layers.items()})
     reads = _Reads(owners, seen)
 
     def entering(path: str) -> Callable[..., None]:
