@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from netpress import data, errors, measure, methods, zoo
     from netpress.budget import Budget
     from netpress.candidate import Candidate
-    from netpress.job import Options, run
+    from netpress.job import run
     from netpress.methods import apply
+    from netpress.opening import Options
     from netpress.recipe import Recipe
     from netpress.store import load, save
     from netpress.train import bound
@@ -39,7 +40,7 @@ __all__ = [
 _HOMES: dict[str, str | None] = {
     "Budget": "budget",
     "Candidate": "candidate",
-    "Options": "job",
+    "Options": "opening",
     "Recipe": "recipe",
     "apply": "methods",
     "bound": "train",

@@ -181,6 +181,11 @@ class Acting(Protocol):
 class Gradual(Protocol):
     """A method that acts while its step trains. `apply` is what it comes to without training: all moments at once."""
 
+    @property
+    def moments(self) -> tuple[float, ...]:
+        """What its `Acting` will have, known before anything is trained."""
+        ...
+
     def gradually(self, candidate: Candidate, context: Context) -> Acting:
         """The training that a step with epochs runs in place of `apply`."""
         ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = _parser().parse_args(argv)
+    args.argv = [*(sys.argv[1:] if argv is None else argv)]
     try:
         code: int = args.call(args)
     except NetpressError as error:
@@ -55,7 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _speaks() -> bool:
+    """Whether this process is the one of its run that prints: the first, where `torchrun` started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _complain(line: str, code: int) -> int:
+    if not _speaks() and code != 3:
+        return code
     print(f"netpress: {' '.join(line.split())}", file=sys.stderr)
     return code
 
@@ -96,7 +105,12 @@ def _compress(args: Args) -> int:
 
 def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None = None) -> int:
     """What `run`, `train`, `compress` and `demo` share: one run, then its verdict."""
-    from netpress.job import Options, run
+    if args.nproc is not None and "WORLD_SIZE" not in os.environ:
+        from netpress.launch import launch
+
+        return launch(args.argv, args.nproc)
+    from netpress.job import run
+    from netpress.opening import Options
     from netpress.recipe import quoted
     from netpress.terminal import Terminal
 
@@ -108,7 +122,7 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
         overrides["network.name"] = quoted(net)
     if getattr(args, "weights", None):
         overrides["network.weights"] = quoted(args.weights)
-    with Terminal(quiet=args.quiet or args.json) as terminal:
+    with Terminal(quiet=args.quiet or args.json or not _speaks()) as terminal:
         options = Options(
             seed=args.seed,
             device=args.device,
@@ -119,7 +133,8 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
             say=terminal.say,
         )
         done = run(recipe, data=data, out=args.out, options=options, overrides=overrides)
-    _show_verdict(args, done)
+    if _speaks():
+        _show_verdict(args, done)
     return 0 if done.met else 1
 
 
@@ -339,16 +354,20 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
     "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
     "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
+    "nproc": (("--nproc",), {"type": int, "metavar": "N", "help": "train in N processes, as torchrun does"}),
     "seed": (("--seed",), {"type": int, "default": 0}),
-    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "auto"]}),
-    "precision": (("--precision",), {"choices": ["32-true", "bf16-mixed"], "help": "replaces the recipe's"}),
+    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"]}),
+    "precision": (
+        ("--precision",),
+        {"choices": ["32-true", "bf16-mixed", "16-mixed"], "help": "in place of the recipe's"},
+    ),
     "data-root": (("--data-root",), {"help": "where data sets lie (else NETPRESS_DATA, else the user's cache)"}),
     "set": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "change the recipe"}),
     "fresh": (("--fresh",), {"action": "store_true", "help": "throw an earlier run in the folder away"}),
     "json": (("--json",), {"action": "store_true", "help": "one JSON object on stdout"}),
     "quiet": (("--quiet",), {"action": "store_true", "help": "no progress on stderr"}),
 }
-_COMMON = ("seed", "device", "precision", "data-root", "set", "fresh", "json", "quiet")
+_COMMON = ("seed", "device", "precision", "nproc", "data-root", "set", "fresh", "json", "quiet")
 _BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency")
 
 _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {

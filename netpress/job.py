@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,52 +15,30 @@ import torch
 from torch import nn
 
 import netpress
-from netpress import atomic, store
+from netpress import atomic, crew, store
 from netpress import run_folder as folders
 from netpress.adopt import adopt
 from netpress.arch import Named, open_network
 from netpress.budget import judge
-from netpress.candidate import Candidate, Context, Inputs, Progress, silent
+from netpress.candidate import Acting, Candidate, Context, Gradual, Inputs, silent
 from netpress.codec import container
 from netpress.codec.stored import Codec
 from netpress.data import Data
-from netpress.data import open as open_data
 from netpress.data.batches import normalise
 from netpress.errors import DataError, ModelError, RecipeError
 from netpress.measure.metrics import machine, metrics
+from netpress.opening import Options, check_fit, device_of, named, opened, state_digest
 from netpress.recipe import Recipe, Step, read
 from netpress.report import write_report
 from netpress.summary import summarise
-from netpress.train import Training, draw, fit, logits
+from netpress.train import Fitted, Training, draw, fit, processes
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import CHECKPOINT, finite
+from netpress.train.schedule import due
 from netpress.weights import Known, open_weights, suited
 
 BASELINE = "00-baseline"
 CODERS: tuple[Codec, ...] = ("bits", "huffman", "rans")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a run is executed; none of it changes what the recipe means.
-
-    Attributes:
-        seed: of everything random.
-        device: "cpu", "cuda", or "auto".
-        precision: overrides the recipe's: "32-true" or "bf16-mixed".
-        data_root: where known data sets lie.
-        fresh: throw an earlier run in the folder away.
-        progress: called during long work.
-        say: called with one line per stage.
-    """
-
-    seed: int = 0
-    device: str = "cpu"
-    precision: str | None = None
-    data_root: str | None = None
-    fresh: bool = False
-    progress: Progress = silent
-    say: Callable[[str], None] = lambda _line: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +80,33 @@ def run(
     Raises:
         RecipeError, ModelError, DataError, FileError: one line each; finished steps stay.
     """
-    return _Job(read(recipe, overrides=overrides), net, data, Path(out), options or Options()).run()
+    options = options or Options()
+    with processes.joined(device_of(options.device)):
+        job = _Job(read(recipe, overrides=overrides), net, data, Path(out), options)
+        if not processes.first():
+            return job.follow()
+        with crew.leading() as tell:
+            done = job.run()
+            tell(done.metrics, (done.folder / "model.press").read_bytes())
+        return done
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What a stage trains.
+
+    Attributes:
+        source: what other processes are given: the candidate itself, or what a method begins with that acts in it.
+        subject: the candidate, or the method at work.
+        train, context: of the training.
+        teacher: the baseline, where it is needed.
+    """
+
+    source: Candidate
+    subject: Candidate | Acting
+    train: Training
+    context: Context
+    teacher: Candidate | None = None
 
 
 class _Job:
@@ -112,15 +116,15 @@ class _Job:
         self, recipe: Recipe, net: str | nn.Module | None, data: str | Data | None, out: Path, options: Options
     ) -> None:
         self.out, self.options = out, options
-        self.device = _device(options.device)
-        self.recipe = _named(recipe, net, data)
-        opened = data if isinstance(data, Data) else _open(self.recipe, options)
-        named, known = self._network(net, opened)
-        self.data = suited(opened, known)
-        plain, forms = adopt(named.net)
-        self.own = plain if named.arch.source == "own" else None
+        self.device = device_of(options.device)
+        self.recipe = named(recipe, net, data)
+        source = data if isinstance(data, Data) else opened(self.recipe, options)
+        network, known = self._network(net, source)
+        self.data = suited(source, known)
+        plain, forms = adopt(network.net)
+        self.own = plain if network.arch.source == "own" else None
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
-        self.start = Candidate(plain, forms, arch=named.arch, inputs=inputs, classes=self.data.classes)
+        self.start = Candidate(plain, forms, arch=network.arch, inputs=inputs, classes=self.data.classes)
         self._check()
 
     def _check(self) -> None:
@@ -128,17 +132,46 @@ class _Job:
         precisions = get_args(Training.model_fields["precision"].annotation)
         if self.options.precision not in (None, *precisions):
             raise RecipeError(f"precision {self.options.precision!r}: expected one of {', '.join(precisions)}")
-        if not self._given() and self.recipe.baseline.epochs == 0:
-            raise RecipeError("baseline.epochs is 0 and the network has no weights: train it, or give weights")
+        self._check_start()
         if (bad := finite(self.start.net)) is not None:
             raise ModelError(f"the baseline's {bad} holds NaN or an infinity")
         if (where := parametrized(self.start.net)) is not None:
             raise ModelError(f"{where} has a parametrization: remove it before compressing")
-        _check_fit(self.start, self.data)
+        check_fit(self.start, self.data)
         for step in self.recipe.steps():
             if lost := sorted(self.start.traits - step.method.preserves):
                 raise RecipeError(f"{step.name} would break the {lost[0]!r} form that the network came with")
             step.method.check(self.start.net)
+            if step.train.epochs and isinstance(step.method, Gradual):
+                due(step.method.moments, step.train.epochs * math.ceil(len(self.data.train) / step.train.batch))
+
+    def _check_start(self) -> None:
+        """A network without weights is trained as the baseline, or by a first step that acts while it trains."""
+        if self._given() or self.recipe.baseline.epochs:
+            return
+        first = next(self.recipe.steps(), None)
+        if first is None or not first.train.epochs or not isinstance(first.method, Gradual):
+            raise RecipeError("baseline.epochs is 0 and the network has no weights: train it, or give weights")
+        if self.recipe.budget.max_drop is not None:
+            raise RecipeError("budget.max_drop compares with the baseline, which is not trained: give min_top1")
+
+    def follow(self) -> Run:
+        """What another process than the first does: it takes part in the trainings."""
+        numbers, file = crew.following(self._take_part)
+        return Run(self.out, numbers, crew.opened(file, into=deepcopy(self.own)))
+
+    def _take_part(self, told: crew.Order) -> None:
+        facts = told.facts
+        if facts["data"] != self.data.fingerprint:
+            raise DataError(f"{self.data.name}: process {processes.place()[0]} has other data than the first one")
+        context = replace(self._context(self.out, ""), step=facts["step"], scratch=None, progress=silent)
+        source = crew.opened(told.candidate, into=deepcopy(self.own))
+        teacher = crew.opened(told.teacher, into=deepcopy(self.own)).net if told.teacher else None
+        subject: Candidate | Acting = source
+        if facts["acting"]:
+            method: Any = next(s for s in self.recipe.steps() if s.number == facts["step"]).method
+            subject = method.gradually(source, context)
+        fit(subject, Training.model_validate(facts["train"]), context, teacher=teacher, key=facts["key"])
 
     def run(self) -> Run:
         """All stages."""
@@ -176,23 +209,26 @@ class _Job:
         train = self._training(self.recipe.baseline)
         if self._given():
             train = train.model_copy(update={"epochs": 0})
-        key = self._key("baseline", 1, {}, train, _state_digest(self.start))
-        return self._stage(BASELINE, key, lambda context: (self.start, train, context, None))
+        key = self._key("baseline", 1, {}, train, state_digest(self.start))
+        return self._stage(BASELINE, key, lambda context: _Prepared(self.start, self.start, train, context))
 
     def _step(self, step: Step, before: Mapping[str, Any], previous: Path) -> dict[str, Any]:
         train = self._training(step.train)
         method: Any = step.method
         key = self._key(method.name, method.revision, asdict(method), train, before["sha256"])
 
-        def prepare(context: Context) -> tuple[Candidate, Training, Context, nn.Module | None]:
+        def prepare(context: Context) -> _Prepared:
             # read back also where nothing was interrupted: both are the same run
-            candidate = method.apply(self._load(previous), replace(context, step=step.number))
-            teacher = self._load(self.out / BASELINE).net if train.taught else None
-            return candidate, train, replace(context, step=step.number), teacher
+            source, here = self._load(previous), replace(context, step=step.number)
+            teacher = self._load(self.out / BASELINE) if train.taught else None
+            if train.epochs and isinstance(method, Gradual):
+                return _Prepared(source, method.gradually(source, here), train, here, teacher)
+            made = method.apply(source, here)
+            return _Prepared(made, made, train, here, teacher)
 
         return self._stage(step.name, key, prepare)
 
-    def _stage(self, name: str, key: str, prepare: Callable[..., Any]) -> dict[str, Any]:
+    def _stage(self, name: str, key: str, prepare: Callable[[Context], _Prepared]) -> dict[str, Any]:
         """One baseline or step: nothing to do if it is finished, else do it, save it, measure it."""
         folder = self.out / name
         if (done := folders.finished(folder, key)) is not None:
@@ -204,9 +240,8 @@ class _Job:
         folders.start_step(folder)
         folders.log(self.out, "start", step=name)
         start = time.perf_counter()
-        candidate, train, context, teacher = prepare(self._context(folder, name))
-        with self._epoch_log(name) as on_epoch:
-            fitted = fit(candidate, train, context, teacher=teacher, key=key, on_epoch=on_epoch)
+        made = prepare(self._context(folder, name))
+        train, fitted = made.train, self._train(name, key, made)
         path = folder / "candidate.press"
         saved = store.save(fitted.candidate, path)
         back = self._load(folder)
@@ -231,6 +266,20 @@ class _Job:
             f"(validation {numbers['validation']['top1']:.2%}), {numbers['seconds']:.0f} s"
         )
         return numbers
+
+    def _train(self, name: str, key: str, made: _Prepared) -> Fitted:
+        if made.train.epochs:
+            facts = {
+                "step": made.context.step,
+                "acting": made.subject is not made.source,
+                "train": made.train.model_dump(mode="json"),
+                "key": key,
+                "data": self.data.fingerprint,
+            }
+            crew.order(lambda: crew.Order(facts, crew.packed(made.source), crew.packed(made.teacher)))
+        teacher = None if made.teacher is None else made.teacher.net
+        with self._epoch_log(name) as on_epoch:
+            return fit(made.subject, made.train, made.context, teacher=teacher, key=key, on_epoch=on_epoch)
 
     def _finish(self, stages: list[dict[str, Any]], last: Path) -> Run:
         """model.press, model.onnx, parity, timing, budget, report."""
@@ -323,50 +372,8 @@ class _Job:
                 "seed": self.options.seed,
                 "threads": torch.get_num_threads(),
                 "device": self.device.type,
+                "processes": processes.place()[1],
             }
-        )
-
-
-def _named(recipe: Recipe, net: str | nn.Module | None, data: str | Data | None) -> Recipe:
-    """The recipe with the network and the data that were asked for."""
-    plain = recipe.resolved()
-    if isinstance(net, str) and net != plain.get("network", {}).get("name"):
-        plain["network"] = {"name": net}
-    if isinstance(net, nn.Module):
-        plain.pop("network", None)
-    if isinstance(data, str):
-        plain["data"] = {"name": data}
-    elif data is not None:
-        plain["data"] = {"name": data.name}
-    return read(Recipe.model_validate(plain))
-
-
-def _open(recipe: Recipe, options: Options) -> Data:
-    if recipe.data is None:
-        raise RecipeError("the recipe names no data set: add [data] name = '...', or give --data")
-    return open_data(recipe.data.name, options.data_root)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("device 'cuda': this PyTorch sees no GPU; use cpu, or install a GPU build")
-    if name not in ("cpu", "cuda"):
-        raise RecipeError(f"device {name!r}: expected cpu, cuda or auto")
-    return torch.device(name)
-
-
-def _check_fit(candidate: Candidate, data: Data) -> None:
-    """The network must take the images and have an answer for every class."""
-    few = data.validation.select(slice(0, 2))
-    try:
-        answers = logits(candidate.net, few, candidate.inputs)
-    except ModelError as error:
-        raise DataError(f"{data.name} does not fit {candidate.arch.name}: {error}") from error
-    if answers.shape[1] < len(data.classes):
-        raise DataError(
-            f"{data.name} has {len(data.classes)} classes, {candidate.arch.name} answers with {answers.shape[1]}"
         )
 
 
@@ -386,13 +393,3 @@ def _board(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(folder)
-
-
-def _state_digest(candidate: Candidate) -> str:
-    """SHA-256 over the names and bytes of all tensors, and of the masks that the network came with."""
-    found = hashlib.sha256()
-    masks = {f"{name}_mask": form.support for name, form in candidate.forms.items() if form.support is not None}
-    for name, tensor in (candidate.net.state_dict() | masks).items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

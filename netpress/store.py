@@ -46,7 +46,7 @@ class Saved:
     note: str = ""
 
 
-def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Saved:
+def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto", graph: bool = True) -> Saved:
     """Write a candidate; the same candidate gives the same bytes.
 
     A network that ONNX cannot express is written without a graph: `load` opens it, the runtime does not, and `note`
@@ -56,6 +56,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
         candidate: its tensors must hold their forms.
         path: of the file; the folder must exist.
         codec: "auto" takes the smallest chain per tensor; "bits", "huffman", "rans" only that coder.
+        graph: False leaves it out, which takes seconds: for files that only `load` opens.
 
     Returns:
         Sizes by part.
@@ -79,7 +80,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
     named, aliases = _named(candidate.net)
     forms = {aliases.get(name, name): form for name, form in candidate.forms.items()}
     values = {name: symbols(forms.get(name, Form()), tensor) for name, tensor in named.items()}
-    graph, extra, note = _graph(candidate, named, aliases)
+    drawn, extra, note = _graph(candidate, named, aliases) if graph else (b"", [], "left out")
     values |= {f"{_EXTRA}{i}": stored.free(array) for i, array in enumerate(extra)}
     packed = {name: stored.pack(value, codec) for name, value in values.items()}
     tensors = tuple(
@@ -94,7 +95,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto") -> Sa
         classes=candidate.classes,
         aliases=aliases,
     )
-    data = container.dumps(Press(header, tensors, graph))
+    data = container.dumps(Press(header, tensors, drawn))
     _compare(data, {**named, **{f"{_EXTRA}{i}": torch.from_numpy(np.array(a)) for i, a in enumerate(extra)}})
     atomic.write(path, data)
     size = path.stat().st_size

@@ -36,7 +36,9 @@ LAYERS = (
     {"export", "run_folder"},
     {"report"},
     {"summary"},
+    {"opening", "crew"},
     {"job"},
+    {"launch"},
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
     {"pack", "unpack", "show", "checks", "bench", "terminal", "quick"},
@@ -53,6 +55,7 @@ LONG_FILES: dict[str, str] = {}  # path -> why it is longer; never above 600
 LONG_BODIES: dict[str, str] = {}  # path:function -> why it is longer; never above 80
 MANY_ARGUMENTS = {
     "netpress/data/batches.py:batches": "one flat call is what training and evaluation loops read best",
+    "netpress/train/loop.py:fit": "what a training is told: each is plain where it is not needed",
     "netpress/train/moments.py:moments": "two layers of two networks, and the images that both see",
 }
 

@@ -72,7 +72,7 @@ def test_the_table_is_what_training_trained(small):
             return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("netpress.train.loop.SGD", Spy)
+        patch.setattr("netpress.train.engine.SGD", Spy)
         end = fit(small, Training(epochs=1, optimizer="sgd", lr=0.05), toy_context()).candidate
     form = end.forms["fc1.weight"]
     expected = next(t for t in seen["tables"] if len(t) == form.values.size and _fits(end, form, t))

@@ -17,7 +17,7 @@ from netpress.data.batches import batches
 from netpress.errors import ModelError, RecipeError
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.filter_scores import SCORES, score
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 
 def filled(layer, *filters):

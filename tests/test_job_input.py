@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[type[NetpressError], str, dict[str, Any]]] = {
         {"net": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))},
     ),
     "no logits": (DataError, r"expected logits of shape \(images, classes\)", {"net": nn.Conv2d(1, 4, 3)}),
-    "device": (RecipeError, "device 'tpu': expected cpu, cuda or auto", {"device": "tpu"}),
+    "device": (RecipeError, "device 'tpu': expected cpu, cuda, mps or auto", {"device": "tpu"}),
     "precision": (RecipeError, "precision 'fp8': expected one of 32-true, bf16-mixed", {"precision": "fp8"}),
 }
 

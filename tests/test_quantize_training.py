@@ -11,7 +11,7 @@ from netpress.methods import Quantize
 from netpress.rounding import grids
 from netpress.train import Training, fit
 from netpress.train.bind import unbind
-from netpress.train.loop import LEASH
+from netpress.train.engine import LEASH
 
 
 def quantized(kind, **settings):

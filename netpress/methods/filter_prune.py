@@ -26,7 +26,7 @@ from netpress.methods.targets import targets
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
 from netpress.train.checkpoint import finite
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Filters = Annotated[int, Field(ge=0)]

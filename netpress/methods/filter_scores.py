@@ -21,7 +21,7 @@ from netpress.errors import ModelError, RecipeError
 from netpress.graph import Group, Slot
 from netpress.train.channels import mean_activation
 from netpress.train.gradients import first_order
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 Parts = Mapping[str, Sequence[Tensor]]
 """By group name, one tensor (members,) for each of its layers; larger is more important."""

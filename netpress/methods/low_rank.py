@@ -21,7 +21,7 @@ from netpress.methods.replaceable import Chosen, Layer, find
 from netpress.methods.replacing import Done, notes, rows, settle, unspared
 from netpress.methods.targets import check_keys
 from netpress.train.channels import recalibrate
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 Pattern = Annotated[str, Field(min_length=1)]
 Rank = Annotated[int, Field(ge=1)]

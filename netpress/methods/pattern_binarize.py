@@ -24,8 +24,8 @@ from netpress.methods.targets import Target, check_patterns, targets
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
 from netpress.train.checkpoint import finite
-from netpress.train.loop import draw
 from netpress.train.moments import moments
+from netpress.train.schedule import draw
 
 Pattern = Annotated[str, Field(min_length=1)]
 _AXES: dict[str, tuple[int, ...]] = {"none": (), "constant": (), "layer": (), "channel": (0,), "kernel": (0, 1)}

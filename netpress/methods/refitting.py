@@ -11,8 +11,8 @@ from torch import nn
 
 from netpress.candidate import Candidate, Context, Images, Inputs
 from netpress.errors import RecipeError
-from netpress.train.loop import draw
 from netpress.train.moments import moments, regress
+from netpress.train.schedule import draw
 
 _LAST = {
     "svd": "expand",

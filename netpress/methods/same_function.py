@@ -16,7 +16,7 @@ from netpress.errors import ModelError
 from netpress.methods.targets import targets
 from netpress.shadow import observing, smallest_side
 from netpress.train.checkpoint import finite
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 
 class Change(NamedTuple):

@@ -21,7 +21,7 @@ from netpress.data.split import stratify
 from netpress.errors import RecipeError
 from netpress.measure.cost import cost
 from netpress.train.evaluate import evaluate
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 
 class Row(TypedDict):

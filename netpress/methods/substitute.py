@@ -29,8 +29,8 @@ from netpress.methods.replaceable import Chosen, Layer, find
 from netpress.methods.replacing import Done, instead, notes, price, rows, settle, unspared
 from netpress.methods.sensitivity import Row
 from netpress.train.channels import recalibrate
-from netpress.train.loop import draw
 from netpress.train.moments import Moments, moments
+from netpress.train.schedule import draw
 from netpress.zoo.dense_blocks import Index
 
 Pattern = Annotated[str, Field(min_length=1)]

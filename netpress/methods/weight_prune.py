@@ -19,7 +19,7 @@ from netpress.methods.targets import Target, check_keys, choose, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
 from netpress.train.gradients import diagonal_fisher
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Threshold = Annotated[float, Field(ge=0, le=10)]

@@ -18,7 +18,7 @@ from netpress.forms import Form, Shared, inside
 from netpress.methods.targets import check_keys, choose, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
-from netpress.train.loop import draw
+from netpress.train.schedule import draw
 
 Bits = Annotated[int, Field(ge=1, le=12)]
 

@@ -12,6 +12,7 @@ from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
 from netpress.errors import ModelError
 from netpress.shadow import evaluating
+from netpress.train.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,20 @@ def score(answers: Tensor, labels: Tensor) -> Scores:
 def evaluate(net: nn.Module, split: Images, inputs: Inputs, *, device: torch.device | str = "cpu") -> Scores:
     """Top-1, top-5 and loss of `net` on a split."""
     return score(logits(net, split, inputs, device=device), split.labels)
+
+
+def judge(
+    net: nn.Module, split: Images, inputs: Inputs, task: Task, device: torch.device | str = "cpu"
+) -> tuple[float, float]:
+    """Mean loss and mean metric of `net` on a split; cross-entropy and top-1 where the task has no hooks of its own."""
+    if task == Task():
+        scores = evaluate(net, split, inputs, device=device)
+        return scores.loss, scores.top1
+    loss, score = 0.0, 0.0
+    with torch.no_grad(), evaluating(net):
+        for x, y in batches(split, size=1000, mean=inputs.mean, std=inputs.std, device=device):
+            answers = task.forward(net, x)
+            value = task.loss(answers, y) if task.loss is not None else F.cross_entropy(answers.float(), y)
+            loss += value.item() * len(y)
+            score += task.metric(answers, y).sum().item()
+    return loss / len(split), score / len(split)

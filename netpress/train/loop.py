@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 
-from netpress.candidate import Candidate, Context, Images
+from netpress.candidate import Acting, Candidate, Context
 from netpress.data.batches import Augment, batches
+from netpress.data.rate import Metered
 from netpress.errors import DataError, ModelError
 from netpress.rounding import settle_biases
-from netpress.shadow import evaluating
-from netpress.train.bind import bind, grid_steps, trained_groups, unbind, vanished
+from netpress.train import processes
+from netpress.train.acting import Course
+from netpress.train.bind import unbind, vanished
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
-from netpress.train.evaluate import evaluate
-from netpress.train.losses import training_loss
-from netpress.train.matching import Matching
+from netpress.train.engine import Engine
+from netpress.train.evaluate import judge
+from netpress.train.schedule import draw, learning_rate
 from netpress.train.settings import Training
-from netpress.train.sparsity import GroupLasso
-from netpress.train.strided import Unstrided
+from netpress.train.task import Task
 
 Row = dict[str, float]
-LEASH = 0.05
-"""Share of itself by which one update may change a step or scale of a grid."""
+TICK = 32
+"""Updates between two moments at which processes compare notes, and a checkpoint may be written."""
+SAVE_SECONDS = 60.0
+"""What a killed training loses at most, beside the updates of one tick."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,233 +42,198 @@ class Fitted:
     history: tuple[Row, ...]
 
 
-def draw(seed: int, *place: int) -> int:
-    """The seed of one place of a run (step, epoch, ...), independent of every other place's.
+class _Loop:
+    """The epochs of one training: what is counted, checked, written."""
 
-    >>> draw(0, 1, 2) != draw(0, 2, 1)
-    True
-    """
-    text = "/".join(map(str, (seed, *place)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    def __init__(self, engine: Engine, candidate: Candidate, context: Context, key: str) -> None:
+        self.engine, self.candidate, self.context, self.key = engine, candidate, context, key
+        self.settings = engine.settings
+        self.path: Path | None = None if context.scratch is None else context.scratch / CHECKPOINT
+        self.done = load_checkpoint(self.path, engine, key=key)
+        self.saved = time.monotonic()
 
-
-def learning_rate(settings: Training, done: float) -> float:
-    """Learning rate after the share `done` (0 to 1) of all updates.
-
-    >>> learning_rate(Training(lr=0.1), 0.5)
-    0.05
-    """
-    if done < settings.warmup:
-        return settings.lr * done / settings.warmup
-    match settings.schedule:
-        case "cosine":
-            rest = (done - settings.warmup) / (1 - settings.warmup)
-            return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
-        case "step":
-            return settings.lr * settings.gamma ** sum(done >= m for m in settings.milestones)
-        case "constant":
-            return settings.lr
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) with their channels side by side in memory.
-
-    One channel has the same bytes in both layouts, and its strides do not tell them apart; then the layers behind would
-    fall back to the slow layout wherever a weight does not say better. So the strides are spelled out.
-
-    >>> channels_last(torch.zeros(2, 1, 3, 4)).stride()
-    (12, 1, 4, 1)
-    """
-    n, c, h, w = x.shape
-    laid = x.contiguous(memory_format=torch.channels_last)
-    return laid.as_strided((n, c, h, w), (c * h * w, 1, c * w, c))
-
-
-def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
-    groups = trained_groups(net, settings.weight_decay, power=1 if settings.optimizer == "adamw" else 2)
-    if settings.optimizer == "sgd":
-        return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
-    return AdamW(groups, lr=settings.lr, fused=True)
-
-
-def _lay_out(net: nn.Module, example: Tensor) -> bool:
-    """Lay weights out with channels last, in place, if the network takes that: one that views its maps does not."""
-    if example.ndim != 4:
-        return False
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        with torch.no_grad(), evaluating(net):
-            net(channels_last(example.to(next(net.parameters()).device)))
-    except RuntimeError:
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return False
-    return True
-
-
-class _Trainer:
-    """One training in progress: what the epochs share."""
-
-    def __init__(self, candidate: Candidate, settings: Training, context: Context, teacher: nn.Module | None) -> None:
-        if context.train is None:
-            raise DataError("training needs data: the context has no train split")
-        self.split: Images = context.train
-        self.candidate, self.settings, self.context = candidate, settings, context
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every precision
-        self.fabric = Fabric(accelerator=context.device.type, devices=1, precision=settings.precision)
-        self.net = deepcopy(candidate.net)
-        bind(self.net, candidate.forms)
-        self.optimizer: Optimizer = _optimizer(self.net, settings)
-        self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
-        on_cpu = self.fabric.device.type == "cpu"
-        self.unstrided = Unstrided(self.net) if self.channels_last and on_cpu else None
-        self.grid_steps = [*grid_steps(self.net)]
-        self.model, self.steps = self.fabric.setup(self.net, self.optimizer)
-        self.teacher, self.matching = None, None
-        if teacher is not None and settings.taught:
-            self.teacher = self.fabric.to_device(deepcopy(teacher).eval().requires_grad_(requires_grad=False))
-        if self.teacher is not None and settings.distill_layers > 0:
-            self.matching = Matching(self.net, self.teacher, context.example.to(self.fabric.device))
-        self.lasso = GroupLasso(candidate.net, context.example) if settings.group_lasso > 0 else None
-        self.updates = math.ceil(len(self.split) / settings.batch)
-
-    def close(self) -> None:
-        """Take hooks off the network; it is trained."""
-        if self.matching is not None:
-            self.matching.close()
-        if self.unstrided is not None:
-            self.unstrided.close()
-
-    def epoch(self, number: int) -> Row:
-        """Train for one epoch; its randomness is a function of (seed, step, epoch) alone."""
-        settings, context = self.settings, self.context
-        seed = draw(context.seed, context.step, number)
-        torch.manual_seed(seed)
-        self.model.train()
-        start, total, right, seen = time.perf_counter(), 0.0, 0, 0
+    def epoch(self) -> Row:
+        """Train for one epoch, or for the rest of one; its randomness is a function of (seed, step, epoch) alone."""
+        engine, settings, done = self.engine, self.settings, self.done
+        seed = draw(self.context.seed, self.context.step, done.epochs)
+        engine.model.train()
+        counted = torch.zeros(3, device=engine.fabric.device)
         stream = batches(
-            self.split,
+            engine.split,
             size=settings.batch,
             mean=self.candidate.inputs.mean,
             std=self.candidate.inputs.std,
-            device=self.fabric.device,
+            device=engine.fabric.device,
             seed=seed,
             augment=Augment(shift=settings.shift, flip=settings.flip),
+            start=done.batches,
+            part=(engine.rank, engine.world),
         )
-        for i, (x, y) in enumerate(stream):
-            done = (number * self.updates + i) / (settings.epochs * self.updates)
-            loss, hits = self._update(x, y, learning_rate(settings, done))
-            total, right, seen = total + loss * len(y), right + hits, seen + len(y)
-            if not math.isfinite(loss):
-                raise ModelError(
-                    f"step {context.step}, epoch {number + 1}, batch {i + 1}: the loss is {loss}; "
-                    f"the last good epoch is kept; try a lower lr (it is {settings.lr:g})"
-                )
-            if i % 32 == 0:
-                place = number * self.updates + i
-                context.progress("train", place, settings.epochs * self.updates, {"loss": loss})
-        return {
-            "epoch": number + 1,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": total / seen,
-            "train_top1": right / seen,
-            "seconds": time.perf_counter() - start,
+        with closing(Metered(stream)) as self.input:
+            self.clock, self.waiting = time.perf_counter(), 0.0
+            for x, y in self.input:
+                counted += self._update(x, y, seed)
+                done.batches += 1
+                if done.batches % TICK == 0:
+                    self._tick(counted)
+            self._tick(counted, last=True)
+        return self._row()
+
+    def _update(self, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        engine, settings, done = self.engine, self.settings, self.done
+        place = done.epochs * engine.updates + done.batches
+        if engine.course is not None and engine.course.reach(place):
+            self.context.progress("condense", engine.course.stage, len(engine.course.due), {})
+        # dropout of an update depends on its place alone: an epoch goes on anywhere, bit for bit
+        torch.manual_seed(draw(seed, done.batches, engine.rank))
+        counted = engine.update(x, y, learning_rate(settings, place / (settings.epochs * engine.updates)), place)
+        # reading a number waits for an accelerator; there the tick looks
+        # and a part that is not finite in one process would leave the others waiting
+        if counted.device.type == "cpu" and engine.world == 1 and not math.isfinite(loss := counted[0].item() / len(y)):
+            raise self._exploded(loss)
+        return counted
+
+    def _exploded(self, loss: float) -> ModelError:
+        return ModelError(
+            f"step {self.context.step}, epoch {self.done.epochs + 1}, batch {self.done.batches + 1}: the loss is "
+            f"{loss}; the last good epoch is kept; try a lower lr (it is {self.settings.lr:g})"
+        )
+
+    def _tick(self, counted: Tensor, *, last: bool = False) -> None:
+        """Add up over the processes; show; every minute, write a checkpoint in the midst of the epoch."""
+        engine, done = self.engine, self.done
+        overdue = time.monotonic() - self.saved > SAVE_SECONDS
+        summed = processes.total(
+            torch.cat([counted, counted.new_tensor([float(overdue and engine.rank == 0)])])
+        ).tolist()
+        counted.zero_()
+        now, waiting = time.perf_counter(), self.input.waiting
+        done.count(summed[:3], seconds=now - self.clock, waiting=waiting - self.waiting)
+        self.clock, self.waiting = now, waiting
+        if not math.isfinite(summed[0]):
+            done.batches -= 1
+            raise self._exploded(summed[0] / max(summed[2], 1))
+        place, whole = done.epochs * engine.updates + done.batches, self.settings.epochs * engine.updates
+        rates = {"loss": summed[0] / max(summed[2], 1), "images/s": done.rate(), "input/s": done.input_rate()}
+        self.context.progress("train", place, whole, rates)
+        if summed[3] and not last and finite(engine.net) is None:
+            self._save()
+
+    def _row(self) -> Row:
+        done, rate = self.done, self.engine.optimizer.param_groups[0]["lr"]
+        row = {
+            "epoch": done.epochs + 1,
+            "lr": rate,
+            "train_loss": done.sums[0] / done.sums[2],
+            "train_top1": done.sums[1] / done.sums[2],
+            "seconds": done.seconds,
+            "images_per_second": done.rate(),
+            "input_per_second": done.input_rate(),
         }
+        if self.engine.course is not None:
+            row["stage"] = self.engine.course.stage
+        return row
 
-    def _update(self, x: Tensor, y: Tensor, lr: float) -> tuple[float, int]:
-        if self.channels_last:
-            x = channels_last(x)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("factor", 1.0)
-        self.optimizer.zero_grad(set_to_none=True)
-        soft = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                soft = self.teacher(x)
-        answers = self.model(x)
-        loss = training_loss(answers, y, soft, self.settings)
-        if self.matching is not None:
-            loss = loss + self.settings.distill_layers * self.matching.loss()
-        if self.lasso is not None:
-            loss = loss + self.settings.group_lasso * self.lasso(self.net).to(loss.device)
-        self.fabric.backward(loss)
-        if self.settings.clip > 0:
-            self.fabric.clip_gradients(self.model, self.steps, max_norm=self.settings.clip)
-        before = [step.detach().clone() for step in self.grid_steps]
-        self.steps.step()
-        # one large gradient must not throw a grid away: all its weights would be zero, or one level
-        with torch.no_grad():
-            for step, was in zip(self.grid_steps, before, strict=True):
-                torch.clamp(step, was * (1 - LEASH), was * (1 + LEASH), out=step)
-        return loss.item(), int((answers.detach().argmax(1) == y).sum())
+    def close_epoch(self, row: Row) -> bool:
+        """Judge the epoch, write it down. True: stop early."""
+        engine, done, context = self.engine, self.done, self.context
+        if (bad := finite(engine.net)) is not None:
+            raise ModelError(f"step {context.step}, epoch {done.epochs + 1}: {bad} is no longer finite")
+        if context.validation is not None:
+            with engine.judged() as net:
+                loss, score = judge(net, context.validation, self.candidate.inputs, engine.task, engine.fabric.device)
+                row |= {"validation_loss": loss, "validation_top1": score}
+                stop = self._keep_best(row, net)
+        else:
+            stop = False
+        done.close(row)
+        self._save()
+        return stop
 
-    def judge(self, done: Progressed, row: Row) -> bool:
-        """Add validation numbers to the row; with patience, keep the best weights. True: stop early."""
-        if self.context.validation is not None:
-            scores = evaluate(self.net, self.context.validation, self.candidate.inputs, device=self.fabric.device)
-            row |= {"validation_loss": scores.loss, "validation_top1": scores.top1}
-        if not self.settings.patience or "validation_loss" not in row:
+    def _keep_best(self, row: Row, net: nn.Module) -> bool:
+        done = self.done
+        if not self.settings.patience:
             return False
         if row["validation_loss"] < done.best_loss:
             done.best_loss, done.waited = row["validation_loss"], 0
-            done.best = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+            done.best = {k: v.detach().clone() for k, v in net.state_dict().items()}
         else:
             done.waited += 1
         return done.waited >= self.settings.patience
 
+    def _save(self) -> None:
+        if self.path is not None and self.engine.rank == 0:
+            save_checkpoint(self.path, self.engine, self.done, key=self.key)
+        self.saved = time.monotonic()
 
-def fit(
-    candidate: Candidate,
+
+def fit(  # noqa: PLR0913  what a training is told: each is plain where it is not needed
+    candidate: Candidate | Acting,
     settings: Training,
     context: Context,
     *,
     teacher: nn.Module | None = None,
     key: str = "",
     on_epoch: Callable[[Row], None] | None = None,
+    task: Task | None = None,
 ) -> Fitted:
     """Train a candidate; its forms hold to the bit before, during and after.
 
-    The last epoch's weights are returned; with `patience`, those of the lowest validation loss. With a scratch folder,
-    every epoch is checkpointed there and a second call with the same `key` goes on where the first one was stopped.
+    The last epoch's weights are returned; with `patience`, those of the lowest validation loss; with `ema`, their
+    average. With a scratch folder, every epoch is checkpointed there, and every minute within an epoch; a second call
+    with the same `key` goes on where the first one was stopped and ends in the same bits. In several processes, each
+    calls this with the same arguments; rank 0 writes.
 
     Args:
-        candidate: left untouched.
+        candidate: left untouched; or a method at work in this training (`candidate.Gradual`).
         settings: epochs, learning rate and so on.
         context: splits, seed, step, device, scratch folder, progress.
         teacher: network whose soft answers are learned with weight `settings.distill`, and whose layers' outputs with
             weight `settings.distill_layers`.
         key: names this training in its checkpoint.
         on_epoch: called with each epoch's row.
+        task: how the network is called, what is minimised and counted, where it is no plain classification.
 
     Returns:
         The trained candidate and its history.
 
     Raises:
         ModelError: the loss or a weight is no longer finite; names step and epoch, the last good checkpoint is kept.
-        RecipeError: `distill_layers` is asked for, and no layer's output has the shape that the teacher's has.
+        RecipeError: `distill_layers` is asked for, and no layer's output has the shape that the teacher's has; or the
+            training is too short for the moments of the method.
     """
+    acting = None if isinstance(candidate, Candidate) else candidate
+    plain = candidate if isinstance(candidate, Candidate) else candidate.candidate
     if settings.epochs == 0:
-        return Fitted(candidate, ())
-    with torch.random.fork_rng(), closing(_Trainer(candidate, settings, context, teacher)) as trainer:
-        path = None if context.scratch is None else context.scratch / CHECKPOINT
-        done = Progressed() if path is None else load_checkpoint(path, trainer.net, trainer.optimizer, key=key)
+        return Fitted(plain if acting is None else acting.finish(plain, context), ())
+    if context.train is None:
+        raise DataError("training needs data: the context has no train split")
+    with torch.random.fork_rng(), closing(Engine(plain, settings, context, teacher, task or Task())) as engine:
+        if acting is not None:
+            engine.course = Course(acting, engine.net, settings.epochs * engine.updates)
+        loop = _Loop(engine, plain, context, key)
+        done = loop.done
         stop = settings.patience > 0 and done.waited >= settings.patience
         while done.epochs < settings.epochs and not stop:
-            row = trainer.epoch(done.epochs)
-            if (bad := finite(trainer.net)) is not None:
-                raise ModelError(f"step {context.step}, epoch {done.epochs + 1}: {bad} is no longer finite")
-            stop = trainer.judge(done, row)
-            done.epochs += 1
-            done.history.append(row)
-            if path is not None:
-                save_checkpoint(path, trainer.net, trainer.optimizer, done, key=key)
+            row = loop.epoch()
+            stop = loop.close_epoch(row)
             if on_epoch is not None:
                 on_epoch(row)
+    trained = _taken(engine, plain, settings, done, context)
+    return Fitted(trained if acting is None else acting.finish(trained, context), tuple(done.history))
+
+
+def _taken(engine: Engine, candidate: Candidate, settings: Training, done: Progressed, context: Context) -> Candidate:
+    """The trained network out of the engine: plain, on the CPU, with the forms it holds now."""
     if done.best:
-        trainer.net.load_state_dict(done.best)
-    net = trainer.net.cpu()
-    forms = unbind(net, candidate.forms)
+        engine.net.load_state_dict(done.best)
+    elif engine.average is not None:
+        engine.average.keep()
+    net = engine.net.cpu()
+    before = candidate.forms if engine.course is None else engine.course.forms(candidate.forms)
+    forms = unbind(net, before)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if (gone := vanished(net, forms, before=candidate.forms)) is not None:
         raise ModelError(f"step {context.step}: {gone} went to 0 in training; try a lower lr (it is {settings.lr:g})")
     settle_biases(net, forms, context.example)
-    return Fitted(candidate.but(net=net.eval(), forms=forms), tuple(done.history))
+    return candidate.but(net=net.eval(), forms=forms)

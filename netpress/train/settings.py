@@ -37,7 +37,10 @@ class Training(BaseModel):
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0: no limit
     shift: Annotated[int, Field(ge=0, le=64)] = 0  # pad-and-crop augmentation, pixels
     flip: bool = False  # random mirror images
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are judged and kept; 0: none
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = 1  # pieces that a batch is computed in, for less memory
+    compile: bool = False  # torch.compile: pays on accelerators, hardly on a CPU
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
 
     @property
