@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from netpress.candidate import Candidate, Context, Record
 from netpress.errors import RecipeError
-from netpress.methods.condensing import Asked, Picked, by_source, opened, pick, sources, supported
+from netpress.methods.condensing import Asked, Picked, by_source, opened, pick, supported
 from netpress.methods.feeding import norm_before
+from netpress.methods.origin import sources
 from netpress.methods.regrouping import Linear, Site, converted, linear_site, shortened
+from netpress.methods.same_function import image_shape
+from netpress.methods.uses import watch
 
 Pattern = Annotated[str, Field(min_length=1)]
 Moment = Annotated[float, Field(gt=0, lt=1)]
@@ -207,7 +210,7 @@ class Condensing:
 
     def _rows(self, trained: Candidate, context: Context, kept: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """One row of plain data per layer."""
-        made = sources(trained.net, context.example, [site.path for site in self.sites])
+        uses = watch(trained.net, image_shape(trained, context), method=self.settings.name)
         rows = []
         for site in self.sites:
             weight = trained.net.get_parameter(site.weight).detach()
@@ -219,7 +222,7 @@ class Condensing:
                 "outputs": site.outputs,
                 "kept": kept[site.path].tolist(),
                 "connections": [site.inputs * site.outputs, site.width * site.outputs],
-                "sources": by_source(made[site.path], masked) if site.path in made else [],
+                "sources": by_source(sources(trained.net, site.path, uses), masked),
             }
             rows.append(row)
         return rows

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from netpress.candidate import Candidate, Context
-from netpress.errors import ModelError, RecipeError
+from netpress.errors import RecipeError
 from netpress.forms import Form, narrow
-from netpress.graph import couple
 from netpress.methods.feeding import reads_image
 from netpress.methods.replaceable import Chosen, Seen, alike, stuck, watched
 from netpress.methods.same_function import image_shape, insist_on_numbers
@@ -152,36 +150,11 @@ def supported(form: Form | None, like: Tensor) -> Tensor:
 # --- what the report is told ---
 
 
-def sources(net: nn.Module, example: Tensor, paths: Sequence[str]) -> dict[str, list[str]]:
-    """By layer, for each of its inputs the path of the layer that makes it first; "" for the image.
-
-    Empty where the network's channels cannot be followed.
-
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 1))
-    >>> sources(net, torch.zeros(1, 1, 8, 8), ["2"])
-    {'2': ['0', '0']}
-    """
-    try:
-        coupling = couple(net, example[:1])
-    except ModelError:
-        return {}
-    turn = {path: i for i, path in enumerate(coupling.kinds)}
-    table, makers = coupling.table, dict[int, str]()
-    rows = list(zip(table.names, table.axes, table.classes, table.roles, strict=True))
-    for name, _, classes, role in sorted(rows, key=lambda row: turn.get(row[0].rpartition(".")[0], len(turn))):
-        if role == "filter":
-            for label in np.unique(classes).tolist():
-                makers.setdefault(label, name.rpartition(".")[0])
-    read = {name: classes for name, axis, classes, role in rows if axis == 1 and role == "input"}
-    named = {path: read.get(f"{path}.weight") for path in paths}
-    return {path: [makers.get(int(c), "") for c in classes] for path, classes in named.items() if classes is not None}
-
-
 def by_source(names: Sequence[str], weight: Tensor) -> list[dict[str, Any]]:
     """One row per layer that a layer reads: its path, how many inputs come from it, and mean |W| over these.
 
     Args:
-        names: of `sources`, one per input.
+        names: of `origin.sources`, one per input.
         weight: (O, I, ...), zero where a connection was dropped.
 
     >>> by_source(["a", "b", "b"], torch.tensor([[1.0, -2.0, 0.0]]))

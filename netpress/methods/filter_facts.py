@@ -68,7 +68,8 @@ def _scores(group: Group, chosen: NDArray[np.bool_], scores: Scores) -> dict[str
 
 
 def _apart(found: NDArray[np.float64], chosen: NDArray[np.bool_]) -> bool:
-    return bool(chosen.all() or found[~chosen].max() <= found[chosen].min())
+    whole = chosen.all() or not chosen.any()  # none stays where nothing reads them
+    return bool(whole or found[~chosen].max() <= found[chosen].min())
 
 
 def histogram(found: NDArray[np.float64], chosen: NDArray[np.bool_], most: int = BINS) -> dict[str, Any]:

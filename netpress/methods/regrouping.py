@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from netpress.arch import edit
 from netpress.candidate import Candidate, Context, edited
-from netpress.errors import RecipeError
 from netpress.factor.condensing import by_group, grouped_kernel
 from netpress.forms import Form, narrow, select
 from netpress.methods.condensing import Picked, largest, supported
@@ -206,9 +205,6 @@ def linear_site(
         picked: how its network uses its layers.
         keep: share of the inputs to keep.
         frozen_by: the pattern that freezes a path.
-
-    Raises:
-        RecipeError: no input would be left.
     """
     net = candidate.net
     linear = [path for path in picked.seen.order if isinstance(net.get_submodule(path), nn.Linear)]
@@ -225,7 +221,7 @@ def linear_site(
         return None, {path: reason or f"frozen by {frozen!r}"}
     count = int(layer.in_features * keep)
     if count == 0:
-        raise RecipeError(f"condense: linear_keep {keep} leaves none of the {layer.in_features} inputs of {path}")
+        return None, {path: f"linear_keep {keep} would leave none of its {layer.in_features} inputs"}
     return (None, {}) if count == layer.in_features else (Linear(path, layer.in_features, count), {})
 
 

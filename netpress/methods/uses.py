@@ -49,7 +49,10 @@ class View(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One elementary operation; `inputs` are None where an argument is no tensor, `plain` where it is one."""
+    """One elementary operation; `inputs` are None where an argument is no tensor, `plain` where it is one.
+
+    A list of tensors is among `plain` as a tuple of views.
+    """
 
     name: str
     inputs: tuple[View | None, ...]
@@ -188,7 +191,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not outputs or (array_key(outputs[0]) in read and not func._schema.is_mutable):
             return out  # nothing dense, or a view
         inputs = tuple(_view(a) if isinstance(a, Tensor) and a.layout is torch.strided else None for a in args)
-        plain = tuple(None if dense(a) else a for a in args)  # no tensor is kept alive
+        plain = tuple(_plain(a) for a in args)
         call = Call(func.overloadpacket.__name__, inputs, plain, _view(outputs[0]))
         for key in read:
             self.uses.readers[key].append(call)
@@ -196,6 +199,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.kept.append(array_reference(tensor))
             self.uses.makers.setdefault(array_key(tensor), call)
         return out
+
+
+def _plain(argument: Any) -> Any:
+    """An argument without its tensors, of which none is kept alive."""
+    if isinstance(argument, list | tuple) and argument and all(isinstance(t, Tensor) for t in argument):
+        return tuple(_view(t) if t.layout is torch.strided else None for t in argument)
+    return None if dense(argument) else argument
 
 
 def _view(tensor: Tensor, *, transposed: bool = False) -> View:
