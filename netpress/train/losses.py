@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from netpress.train.balanced import class_balanced_focal
 from netpress.train.settings import Training
 
 
@@ -49,9 +50,23 @@ def distillation(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tens
     return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-def training_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: Training) -> Tensor:
-    """(1 - distill) x classification + distill x distillation; plain classification without a teacher."""
-    hard = classification(logits, labels, smoothing=settings.label_smoothing)
+def training_loss(
+    logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: Training, weights: Tensor | None = None
+) -> Tensor:
+    """(1 - distill) x classification + distill x distillation; plain classification without a teacher.
+
+    Args:
+        logits: (N, C).
+        labels: int64 (N,).
+        teacher: (N, C), or none.
+        settings: which losses, with which weights.
+        weights: of the classes, (C,), of `balanced.class_weights`; needed by `loss = "class_balanced_focal"`.
+    """
+    if settings.loss == "class_balanced_focal":
+        assert weights is not None, "class_balanced_focal needs the weights of the classes"
+        hard = class_balanced_focal(logits, labels, weights, form=settings.focal_form, gamma=settings.focal_gamma)
+    else:
+        hard = classification(logits, labels, smoothing=settings.label_smoothing)
     if teacher is None or settings.distill == 0.0:
         return hard
     return torch.lerp(hard, distillation(logits, teacher, temperature=settings.temperature), settings.distill)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Training(BaseModel):
@@ -28,7 +28,11 @@ class Training(BaseModel):
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)  # of `step`: shares of all steps
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # of `step`: factor at each milestone
     batch: Annotated[int, Field(ge=1, le=65_536)] = 128
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of `cross_entropy` only
+    loss: Literal["cross_entropy", "class_balanced_focal"] = "cross_entropy"
+    focal_form: Literal["sigmoid", "softmax"] = "sigmoid"  # a yes or no per class, or one choice among them
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0  # how much less an image counts that is right for sure
+    focal_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # how much more a rare class counts; 0: no more
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the baseline's soft answers in the loss
     distill_layers: Annotated[float, Field(ge=0, le=1000)] = 0.0  # weight of the layers' distance from the baseline's
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0  # of the soft answers
@@ -42,6 +46,15 @@ class Training(BaseModel):
     compile: bool = False  # torch.compile: pays on accelerators, hardly on a CPU
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
+
+    @model_validator(mode="after")
+    def _loss_is_one(self) -> Self:
+        if self.loss == "class_balanced_focal" and self.label_smoothing > 0:
+            raise ValueError(
+                f"loss 'class_balanced_focal' takes no label_smoothing (it is {self.label_smoothing:g}): "
+                "leave it out, or take loss 'cross_entropy'"
+            )
+        return self
 
     @property
     def taught(self) -> bool:
