@@ -8,12 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from netpress.candidate import Candidate, Context, Images
@@ -80,7 +82,14 @@ def _fabric(settings: Training, device: torch.device) -> Fabric:
         return Fabric(accelerator=device.type, devices=1, precision=settings.precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     # statistics of batch norms are the same everywhere (processes.reduce_norms): nothing to send around
-    strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    still = (
+        "forward_sync_buffers"
+        if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+        else (
+            "broadcast_buffers"  # its name before PyTorch 2.12
+        )
+    )
+    strategy = DDPStrategy(gradient_as_bucket_view=True, **{still: False})
     fabric = Fabric(
         accelerator=device.type,
         devices=local,
