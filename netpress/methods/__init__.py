@@ -21,6 +21,7 @@ from netpress.adopt import adopt
 from netpress.candidate import Candidate, Context, Inputs, Method
 from netpress.errors import RecipeError
 from netpress.methods.condense import Condense
+from netpress.methods.condense_kernels import CondenseKernels
 from netpress.methods.filter_prune import FilterPrune
 from netpress.methods.fold_batch_norm import FoldBatchNorm
 from netpress.methods.low_rank import LowRank
@@ -32,6 +33,7 @@ from netpress.methods.weight_share import WeightShare
 
 __all__ = [
     "Condense",
+    "CondenseKernels",
     "FilterPrune",
     "FoldBatchNorm",
     "LowRank",
