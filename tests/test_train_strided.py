@@ -13,7 +13,7 @@ import torch
 from contract import one_thread  # noqa: F401
 from torch import nn
 
-from netpress.train.engine import channels_last
+from netpress.train.layout import channels_last
 from netpress.train.strided import Unstrided
 
 TRAINED = """

@@ -21,11 +21,12 @@ from torch.optim import SGD, AdamW, Optimizer
 from netpress.candidate import Candidate, Context, Images
 from netpress.data.batches import share
 from netpress.errors import RecipeError
-from netpress.shadow import evaluating
 from netpress.train import processes
 from netpress.train.averaging import Average
+from netpress.train.balanced import class_weights
 from netpress.train.bind import bind, grid_steps, trained_groups
 from netpress.train.checkpoint import State
+from netpress.train.layout import channels_last, lay_out
 from netpress.train.losses import training_loss
 from netpress.train.matching import Matching
 from netpress.train.settings import Training
@@ -37,39 +38,11 @@ LEASH = 0.05
 """Share of itself by which one update may change a step or scale of a grid."""
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) with their channels side by side in memory.
-
-    One channel has the same bytes in both layouts, and its strides do not tell them apart; then the layers behind would
-    fall back to the slow layout wherever a weight does not say better. So the strides are spelled out.
-
-    >>> channels_last(torch.zeros(2, 1, 3, 4)).stride()
-    (12, 1, 4, 1)
-    """
-    n, c, h, w = x.shape
-    laid = x.contiguous(memory_format=torch.channels_last)
-    return laid.as_strided((n, c, h, w), (c * h * w, 1, c * w, c))
-
-
 def _optimizer(net: nn.Module, settings: Training) -> Optimizer:
     groups = trained_groups(net, settings.weight_decay, power=1 if settings.optimizer == "adamw" else 2)
     if settings.optimizer == "sgd":
         return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
     return AdamW(groups, lr=settings.lr, fused=True)
-
-
-def _lay_out(net: nn.Module, example: Tensor) -> bool:
-    """Lay weights out with channels last, in place, if the network takes that: one that views its maps does not."""
-    if example.ndim != 4:
-        return False
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        with torch.no_grad(), evaluating(net):
-            net(channels_last(example.to(next(net.parameters()).device)))
-    except RuntimeError:
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return False
-    return True
 
 
 def _fabric(settings: Training, device: torch.device) -> Fabric:
@@ -138,7 +111,7 @@ class Engine(State):
         net = deepcopy(candidate.net)
         bind(net, candidate.forms)
         super().__init__(net, _optimizer(net, settings))
-        self.channels_last = settings.channels_last and _lay_out(self.net, context.example)
+        self.channels_last = settings.channels_last and lay_out(self.net, context.example)
         on_cpu = self.fabric.device.type == "cpu"
         self.unstrided = Unstrided(self.net) if self.channels_last and on_cpu else None
         self.grid_steps = [*grid_steps(self.net)]
@@ -153,6 +126,7 @@ class Engine(State):
         if self.teacher is not None and settings.distill_layers > 0:
             self.matching = Matching(self.net, self.teacher, context.example.to(self.fabric.device))
         self.lasso = GroupLasso(candidate.net, context.example) if settings.group_lasso > 0 else None
+        self.class_weights = _class_weights(self.split, settings, len(candidate.classes), self.fabric.device)
         self.updates = math.ceil(len(context.train) / settings.batch)
 
     @property
@@ -210,7 +184,7 @@ class Engine(State):
         if self.task.loss is not None:
             loss = self.task.loss(answers, y)
         else:
-            loss = training_loss(answers, y, soft, self.settings)
+            loss = training_loss(answers, y, soft, self.settings, self.class_weights)
         if self.matching is not None:
             loss = loss + self.settings.distill_layers * self.matching.loss()
         scaled = loss * (part * weight)
@@ -257,3 +231,10 @@ class Engine(State):
             return
         with self.average.standing_in():
             yield self.net
+
+
+def _class_weights(split: Images, settings: Training, classes: int, device: torch.device) -> Tensor | None:
+    if settings.loss == "cross_entropy":
+        return None
+    labels = split.labels.cpu()
+    return class_weights(labels, max(classes, int(labels.max()) + 1), settings.focal_beta).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from netpress.candidate import Images, Inputs
 from netpress.data.batches import batches
 from netpress.errors import ModelError
 from netpress.shadow import evaluating
+from netpress.train.layout import channels_last
 from netpress.train.task import Task
 
 
@@ -25,7 +27,7 @@ class Scores:
 
 
 def logits(
-    net: nn.Module, split: Images, inputs: Inputs, *, batch: int = 1000, device: torch.device | str = "cpu"
+    net: nn.Module, split: Images, inputs: Inputs, *, batch: int = 128, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Answers of `net` in evaluation mode, float32 (N, C) on the CPU, in the split's order; `net` is left as it was.
 
@@ -36,7 +38,7 @@ def logits(
     try:
         with torch.no_grad(), evaluating(net):
             for x, _ in batches(split, size=batch, mean=inputs.mean, std=inputs.std, device=device):
-                rows.append(net(x).float().cpu())
+                rows.append(_answers(net, x).float().cpu())
     except RuntimeError as error:
         shape = tuple(split.images.shape[1:])
         raise ModelError(f"the network does not take images of shape {shape}: {str(error).splitlines()[0]}") from error
@@ -44,6 +46,16 @@ def logits(
     if answers.ndim != 2:
         raise ModelError(f"expected logits of shape (images, classes), the network gave {tuple(answers.shape)}")
     return answers
+
+
+def _answers(net: nn.Module, x: Tensor) -> Tensor:
+    """The network's answers; on a CPU with channels last, where it takes images that lie so."""
+    if x.device.type == "cpu" and x.ndim == 4:
+        with suppress(RuntimeError):  # one that views its maps; if it is something else, the plain call says so
+            answers: Tensor = net(channels_last(x))
+            return answers
+    plain: Tensor = net(x)
+    return plain
 
 
 def score(answers: Tensor, labels: Tensor) -> Scores:

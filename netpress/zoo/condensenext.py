@@ -32,6 +32,7 @@ from netpress.zoo.variant import Variant
 
 _FORMS = ("training", "converted")
 _READINGS = ("D", "paper", "grouped")
+_ACTIVATIONS = ("relu6", "relu")
 _BOTTLENECK = 4
 _GROUPS = 4
 _FACTOR = 4
@@ -63,6 +64,7 @@ def build(
     variant: str,
     form: str,
     p: int,
+    activation: str = "relu6",
     num_classes: int = 10,
     in_channels: int = 3,
     dropout: float = 0.0,
@@ -78,6 +80,7 @@ def build(
         variant: "D", "paper" or "grouped".
         form: "training" or "converted"; the variant "grouped" learns no groups, so both are the same.
         p: kernels that the converted variant "paper" has per input of a layer; the other variants do not use it.
+        activation: "relu6", or "relu": what the paper's gain by ReLU6 is compared with.
         num_classes: outputs.
         in_channels: channels of the image.
         dropout: probability of zeroing behind the first ReLU6 of each layer; the paper trains with 0.1.
@@ -95,20 +98,22 @@ def build(
     check_image(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
     check_choice("variant", variant, _READINGS)
     check_choice("form", form, _FORMS)
+    check_choice("activation", activation, _ACTIVATIONS)
     check_count("p", p, most=64)
+    relu = nn.ReLU6 if activation == "relu6" else nn.ReLU
 
     def layer(inputs: int, k: int) -> OrderedDict[str, nn.Module]:
-        first: OrderedDict[str, nn.Module] = OrderedDict(norm1=nn.BatchNorm2d(inputs), relu1=nn.ReLU6())
+        first: OrderedDict[str, nn.Module] = OrderedDict(norm1=nn.BatchNorm2d(inputs), relu1=relu())
         first["drop"] = nn.Dropout(dropout)
         match variant:
             case "D":
                 return first | _in_between(inputs, k, form=form)
             case "paper":
-                return first | _paper(inputs, k, form=form, p=p)
+                return first | _paper(inputs, k, form=form, p=p, relu=relu())
             case _:
                 return first | _grouped(inputs, k)
 
-    return dense_network(in_channels, num_classes, check_stages(stages, growth), layer, relu=nn.ReLU6())
+    return dense_network(in_channels, num_classes, check_stages(stages, growth), layer, relu=relu())
 
 
 def _in_between(inputs: int, k: int, *, form: str) -> OrderedDict[str, nn.Module]:
@@ -124,7 +129,7 @@ def _in_between(inputs: int, k: int, *, form: str) -> OrderedDict[str, nn.Module
     return layers | {"norm2": nn.BatchNorm2d(middle), "sum": GroupSum(_BOTTLENECK)}
 
 
-def _paper(inputs: int, k: int, *, form: str, p: int) -> OrderedDict[str, nn.Module]:
+def _paper(inputs: int, k: int, *, form: str, p: int, relu: nn.Module) -> OrderedDict[str, nn.Module]:
     middle = _BOTTLENECK * k
     first: OrderedDict[str, nn.Module] = OrderedDict()
     if p > middle:
@@ -133,7 +138,7 @@ def _paper(inputs: int, k: int, *, form: str, p: int) -> OrderedDict[str, nn.Mod
         first["conv1"] = nn.Conv2d(inputs, middle, 3, padding=1, bias=False)
     else:
         first["conv1"] = KernelSums(inputs, middle, p * inputs)
-    return first | grouped_half(middle, k, _GROUPS, nn.ReLU6())
+    return first | grouped_half(middle, k, _GROUPS, relu)
 
 
 def _grouped(inputs: int, k: int) -> OrderedDict[str, nn.Module]:
