@@ -15,7 +15,7 @@ from netpress.codec.header import Arch
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Form, narrow
 from netpress.measure import cost
-from netpress.methods import Condense, WeightPrune
+from netpress.methods import Condense, WeightPrune, regrouping
 from netpress.runtime import Session
 from netpress.train import formed
 from netpress.zoo.dense_blocks import Index
@@ -472,3 +472,12 @@ def test_an_edit_that_does_not_fit_is_refused(operation, path, numbers, words):
         edit(net, operation, path, *numbers)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("wrong", ["rows", "index"])
+def test_a_conversion_that_is_not_the_same_is_refused(wrong, monkeypatch):
+    real = regrouping.grouped_kernel
+    change = {"rows": lambda w, kept: real(w, kept).roll(1, 0), "index": lambda w, kept: real(w, kept.flip(0))}
+    monkeypatch.setattr(regrouping, "grouped_kernel", change[wrong])
+    with pytest.raises(ModelError, match="condense: the converted network differs by"):
+        condensed(dense())
