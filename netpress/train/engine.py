@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from netpress.candidate import Candidate, Context, Images
-from netpress.data.batches import share
 from netpress.errors import RecipeError
 from netpress.train import processes
 from netpress.train.averaging import Average
@@ -172,7 +171,8 @@ class Engine(State):
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(pieces)):
                 counted += self._backward(images, labels, len(images) / len(x), self._weight(place, len(x)))
         self._step(place)
-        return counted
+        # a batch that every process has whole must count once
+        return counted / self.world if self._whole(place) < self.world else counted
 
     def _backward(self, x: Tensor, y: Tensor, part: float, weight: float) -> Tensor:
         """Gradients of one micro-batch: the share `part` of this process's images, which count `weight` times."""
@@ -197,12 +197,14 @@ class Engine(State):
 
     def _weight(self, place: int, images: int) -> float:
         """What makes the mean over the processes the mean over the batch, though their parts differ in size."""
-        size = self.settings.batch
-        whole = min(size, len(self.split) - place % self.updates * size)
-        low, high = share(whole, (self.rank, self.world))
-        assert high - low == images
+        whole = self._whole(place)
         # a batch of fewer images than processes goes whole to each
         return 1.0 if whole < self.world else images * self.world / whole
+
+    def _whole(self, place: int) -> int:
+        """Images of the whole batch of an update, over all processes."""
+        size = self.settings.batch
+        return min(size, len(self.split) - place % self.updates * size)
 
     def _penalty(self) -> Tensor | None:
         extra = self.course.penalty() if self.course is not None else None
