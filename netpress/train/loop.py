@@ -23,7 +23,7 @@ from netpress.train.bind import unbind, vanished
 from netpress.train.checkpoint import CHECKPOINT, Progressed, finite, load_checkpoint, save_checkpoint
 from netpress.train.engine import Engine
 from netpress.train.evaluate import judge
-from netpress.train.schedule import draw, learning_rate
+from netpress.train.schedule import draw, learning_rate, reseed
 from netpress.train.settings import Training
 from netpress.train.task import Task
 
@@ -85,7 +85,7 @@ class _Loop:
         if engine.course is not None and engine.course.reach(place):
             self.context.progress("condense", engine.course.stage, len(engine.course.due), {})
         # dropout of an update depends on its place alone: an epoch goes on anywhere, bit for bit
-        torch.manual_seed(draw(seed, done.batches, engine.rank))
+        reseed(draw(seed, done.batches, engine.rank), engine.fabric.device)
         counted = engine.update(x, y, learning_rate(settings, place / (settings.epochs * engine.updates)), place)
         # reading a number waits for an accelerator; there the tick looks
         # and a part that is not finite in one process would leave the others waiting

@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections.abc import Sequence
 
+import torch
+
 from netpress.errors import RecipeError
 from netpress.train.settings import Training
 
@@ -18,6 +20,17 @@ def draw(seed: int, *place: int) -> int:
     """
     text = "/".join(map(str, (seed, *place)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed what draws on the CPU and on `device`. `torch.manual_seed` also notes a call stack for every absent GPU.
+
+    >>> reseed(7, torch.device("cpu")); torch.initial_seed()
+    7
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def learning_rate(settings: Training, done: float) -> float:
