@@ -93,7 +93,7 @@ def claim(out: Path, identity: Mapping[str, str], *, fresh: bool) -> None:
 
 def _clear(out: Path) -> None:
     for path in sorted(out.iterdir()):
-        if path.is_dir() and (_STEP.fullmatch(path.name) or path.name == "tensorboard"):
+        if path.is_dir() and (_STEP.fullmatch(path.name) or path.name in ("tensorboard", "mlruns", "wandb")):
             shutil.rmtree(path)
         elif path.name in _OURS and path.name != "run.json":
             path.unlink()

@@ -37,6 +37,7 @@ LAYERS = (
     {"report"},
     {"summary"},
     {"opening", "crew"},
+    {"tracking"},
     {"job"},
     {"launch"},
     {"search", "reproduce"},
