@@ -52,8 +52,8 @@ def _parity(path: Path, data: str, root: str | None) -> dict[str, Any]:
 
     opened = open_data(data, root)
     candidate = store.load(path)
-    pixels = opened.test.images.numpy()
+    images = opened.test.images  # on disc where the set is streamed: never all at once
     session = Session(path)
-    rows = [session.run(pixels[i : i + 500]).argmax(1) for i in range(0, len(pixels), 500)]
+    rows = [session.run(images[i : i + 500].numpy()).argmax(1) for i in range(0, len(images), 500)]
     right = float((np.concatenate(rows) == opened.test.labels.numpy()).mean())
     return {"top1 without PyTorch": right, **asdict(export.check(path, candidate, opened.test))}

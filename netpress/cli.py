@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import netpress
 from netpress import inspect as inspection
+from netpress.cli_options import BUDGET, COMMON, OPTIONS
 from netpress.errors import NetpressError, RecipeError
 
 Args = argparse.Namespace
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_text, description=help_text)
         verb.set_defaults(call=call)
         for option in options:
-            flags, settings = _OPTIONS[option]
+            flags, settings = OPTIONS[option]
             verb.add_argument(*flags, **settings)
     return parser
 
@@ -94,8 +95,11 @@ def _run(args: Args) -> int:
 
 
 def _train(args: Args) -> int:
-    """Train a network without compressing it."""
-    return _finish(args, recipe="train", net=args.model, data=args.data)
+    """Train a network: as its source does where it condenses while it trains, else plainly."""
+    from netpress import zoo
+
+    usual = zoo.describe(args.model).recipe if args.model in zoo.names() else "train"
+    return _finish(args, recipe=args.recipe or usual, net=args.model, data=args.data)
 
 
 def _compress(args: Args) -> int:
@@ -129,6 +133,7 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
             precision=args.precision,
             data_root=args.data_root,
             fresh=args.fresh,
+            trackers=None if args.tracker is None else tuple(args.tracker),
             progress=terminal.progress,
             say=terminal.say,
         )
@@ -301,80 +306,11 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.replace("x", ",").split(","))
-
-
-_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "model": (("model",), {"help": "a zoo name, torchvision:NAME, timm:NAME or path.py:factory"}),
-    "target": (("target",), {"help": "a .press file, or what the verb's description says"}),
-    "sides": (
-        ("sides",),
-        {
-            "nargs": "+",
-            "metavar": "SIDE",
-            "help": "a network as for measure, a .press or an .onnx file; the first is the baseline",
-        },
-    ),
-    "batch": (("--batch",), {"type": int, "default": 32, "help": "images per call, beside 1 (32)"}),
-    "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
-    "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
-    "file": (("file",), {"help": "a .press file"}),
-    "folder": (("folder",), {"help": "a run folder"}),
-    "name": (("name",), {"help": "of a recipe, method or network"}),
-    "channels": (
-        ("--channels",),
-        {"action": "store_true", "help": "which filters go together, which cannot go and why"},
-    ),
-    "what": (("what",), {"nargs": "?", "choices": ["models", "data", "methods", "recipes"]}),
-    "table": (("table",), {"metavar": "TABLE", "choices": ["sizes"], "help": "sizes: every count the papers print"}),
-    "out": (("--out",), {"help": "folder for CSV and HTML"}),
-    "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
-    "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
-    "data": (("--data",), {"help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
-    "data!": (("--data",), {"required": True, "help": "digits, mnist, ..., folder:PATH, npz:PATH or path.py:factory"}),
-    "weights": (("--weights",), {"help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"}),
-    "weights!": (
-        ("--weights",),
-        {"required": True, "help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"},
-    ),
-    "out!": (("--out",), {"required": True, "help": "where to write"}),
-    "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),
-    "input": (("--input",), {"type": _sizes, "help": "shape of one image, for instance 3x32x32"}),
-    "set-network": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "of the network"}),
-    "mean": (("--mean",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.5,0.5,0.5"}),
-    "std": (("--std",), {"type": _numbers, "default": (), "help": "of pixel / 255, per channel: 0.2,0.2,0.2"}),
-    "max-drop": (("--max-drop",), {"help": "points of top-1 below the baseline"}),
-    "min-top1": (("--min-top1",), {"help": "per cent of top-1"}),
-    "max-size": (("--max-size",), {"help": "of the file: 20kB, 10%%"}),
-    "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
-    "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
-    "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
-    "nproc": (("--nproc",), {"type": int, "metavar": "N", "help": "train in N processes, as torchrun does"}),
-    "seed": (("--seed",), {"type": int, "default": 0}),
-    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"]}),
-    "precision": (
-        ("--precision",),
-        {"choices": ["32-true", "bf16-mixed", "16-mixed"], "help": "in place of the recipe's"},
-    ),
-    "data-root": (("--data-root",), {"help": "where data sets lie (else NETPRESS_DATA, else the user's cache)"}),
-    "set": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "change the recipe"}),
-    "fresh": (("--fresh",), {"action": "store_true", "help": "throw an earlier run in the folder away"}),
-    "json": (("--json",), {"action": "store_true", "help": "one JSON object on stdout"}),
-    "quiet": (("--quiet",), {"action": "store_true", "help": "no progress on stderr"}),
-}
-_COMMON = ("seed", "device", "precision", "nproc", "data-root", "set", "fresh", "json", "quiet")
-_BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency")
-
 _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
-    "demo": (_demo, ("out-demo", *_COMMON)),
-    "run": (_run, ("recipe_name", "data", "out!", *_COMMON)),
-    "train": (_train, ("model", "data!", "out!", *_COMMON)),
-    "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *_BUDGET, *_COMMON)),
+    "demo": (_demo, ("out-demo", *COMMON)),
+    "run": (_run, ("recipe_name", "data", "out!", *COMMON)),
+    "train": (_train, ("model", "data!", "train-recipe", "out!", *COMMON)),
+    "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *BUDGET, *COMMON)),
     "measure": (_measure, ("target", "set-network", "input", "weights", "data", "data-root", "json")),
     "bench": (_bench, ("sides", "input", "batch", "threads", "rounds", "json", "quiet")),
     "inspect": (_inspect, ("file", "json")),

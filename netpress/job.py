@@ -31,6 +31,7 @@ from netpress.opening import Options, check_fit, device_of, named, opened, state
 from netpress.recipe import Recipe, Step, read
 from netpress.report import write_report
 from netpress.summary import summarise
+from netpress.tracking import check_trackers, open_trackers
 from netpress.train import Fitted, Training, draw, fit, processes
 from netpress.train.bind import parametrized
 from netpress.train.checkpoint import CHECKPOINT, finite
@@ -129,6 +130,7 @@ class _Job:
 
     def _check(self) -> None:
         """Everything that can be known to be wrong before the folder is touched."""
+        check_trackers(self.options.trackers)
         precisions = get_args(Training.model_fields["precision"].annotation)
         if self.options.precision not in (None, *precisions):
             raise RecipeError(f"precision {self.options.precision!r}: expected one of {', '.join(precisions)}")
@@ -338,19 +340,14 @@ class _Job:
 
     @contextmanager
     def _epoch_log(self, name: str) -> Iterator[Callable[[dict[str, float]], None]]:
-        board = _board(self.out / "tensorboard" / name)
+        facts = {"recipe": self.recipe.resolved(), "seed": self.options.seed, "stage": name}
+        with open_trackers(self.options.trackers, self.out, name, facts) as tracker:
 
-        def note(row: dict[str, float]) -> None:
-            folders.log(self.out, "epoch", step=name, **row)
-            for what, value in row.items():
-                if board is not None and what != "epoch":
-                    board.add_scalar(what, value, int(row["epoch"]))
+            def note(row: dict[str, float]) -> None:
+                folders.log(self.out, "epoch", step=name, **row)
+                tracker.log(row, int(row["epoch"]))
 
-        try:
             yield note
-        finally:
-            if board is not None:
-                board.close()
 
     def _load(self, folder: Path) -> Candidate:
         return store.load(folder / "candidate.press", into=deepcopy(self.own))
@@ -384,12 +381,3 @@ def _size(press: Path, codec: Codec) -> int:
         return store.recode(press, path, codec=codec)
     finally:
         path.unlink(missing_ok=True)
-
-
-def _board(folder: Path) -> Any:
-    """A TensorBoard writer, where TensorBoard is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder)

@@ -24,10 +24,12 @@ class Options:
 
     Attributes:
         seed: of everything random.
-        device: "cpu", "cuda", or "auto".
-        precision: overrides the recipe's: "32-true" or "bf16-mixed".
+        device: "cpu", "cuda", "mps", or "auto".
+        precision: overrides the recipe's: "32-true", "bf16-mixed", or on CUDA "16-mixed".
         data_root: where known data sets lie.
         fresh: throw an earlier run in the folder away.
+        trackers: where the numbers of epochs go besides the run folder: "tensorboard", "mlflow", "wandb"; None:
+            TensorBoard, where it is installed.
         progress: called during long work.
         say: called with one line per stage.
     """
@@ -37,6 +39,7 @@ class Options:
     precision: str | None = None
     data_root: str | None = None
     fresh: bool = False
+    trackers: tuple[str, ...] | None = None
     progress: Progress = silent
     say: Callable[[str], None] = lambda _line: None
 

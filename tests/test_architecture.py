@@ -42,7 +42,7 @@ LAYERS = (
     {"launch"},
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
-    {"pack", "unpack", "show", "checks", "bench", "terminal", "quick"},
+    {"pack", "unpack", "show", "checks", "bench", "terminal", "quick", "cli_options"},
     {"cli"},
     {"__main__"},
 )

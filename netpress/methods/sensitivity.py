@@ -106,7 +106,7 @@ def _sample(context: Context, samples: int) -> Split | None:
     if split is None or not len(split):
         return None
     if len(split) <= samples:
-        return Split(split.images, split.labels)
+        return Split(split.images[:], split.labels)  # read now, where they lie on disc
     counts = (samples, len(split) - samples)
     chosen = stratify(split.labels, counts, seed=draw(context.seed, context.step))[0]
     return Split(split.images[chosen], split.labels[chosen])

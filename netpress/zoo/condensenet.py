@@ -36,6 +36,7 @@ def _variant(depth: int, *, params: int, macs: int, operations: int, training: i
         operations=operations,
         source=f"Huang et al. 2018, CondenseNet, CIFAR table ({printed})",
         status="EXACT",
+        recipe="condensenet-cifar10",
         note=(
             f"The printed numbers are those of the converted form. Train form='training' ({training:,} parameters), "
             "which learns the groups, then convert; a fresh converted form has fixed, evenly spread groups."

@@ -47,6 +47,7 @@ VARIANTS = {
         operations=61_013_834,
         source="Kalgaonkar and El-Sharkawy 2021, CondenseNeXt, table 1 (61.01M, 0.46M by its percentages)",
         status="NEAR",
+        recipe="condensenext-cifar10",
         note=(
             "The paper's 23.80M FLOPs, 0.16M parameters and 2.9 MB do not belong to one network that runs: its size "
             "fits stages of 4 layers, its FLOPs stages of 14. variant='D' has the 61.01M and 0.46M that its "

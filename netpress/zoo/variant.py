@@ -19,6 +19,7 @@ class Variant:
         status: EXACT (the source's printed number is met to every digit), NEAR (nearest reading) or RECON
             (reconstruction: the source gives no layer table, this one was found to fit its totals).
         operations: by CondenseNet's own convention (`measure.cost`), where the source counts that way.
+        recipe: the preset that trains it, where that is more than training.
         note: what a user must know about this variant: where it differs from its source, what cannot be reproduced.
 
     >>> Variant(settings={}, shape=(1, 2, 2), num_classes=2, params=10, macs=8, source="a page", status="EXACT").macs
@@ -34,4 +35,5 @@ class Variant:
     source: str
     status: str
     operations: int | None = None
+    recipe: str = "train"
     note: str = ""

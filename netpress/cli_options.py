@@ -1,0 +1,95 @@
+"""What the verbs of the command line take: name -> flags and argparse's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DATA = "digits, mnist, ..., folder:PATH, shards:PATH, npz:PATH or path.py:factory"
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas.
+
+    >>> numbers("0.5,0.25")
+    (0.5, 0.25)
+    """
+    return tuple(float(part) for part in text.split(","))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers between x or commas.
+
+    >>> sizes("3x32x32")
+    (3, 32, 32)
+    """
+    return tuple(int(part) for part in text.replace("x", ",").split(","))
+
+
+OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "model": (("model",), {"help": "a zoo name, torchvision:NAME, timm:NAME or path.py:factory"}),
+    "target": (("target",), {"help": "a .press file, or what the verb's description says"}),
+    "sides": (
+        ("sides",),
+        {
+            "nargs": "+",
+            "metavar": "SIDE",
+            "help": "a network as for measure, a .press or an .onnx file; the first is the baseline",
+        },
+    ),
+    "batch": (("--batch",), {"type": int, "default": 32, "help": "images per call, beside 1 (32)"}),
+    "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
+    "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
+    "file": (("file",), {"help": "a .press file"}),
+    "folder": (("folder",), {"help": "a run folder"}),
+    "name": (("name",), {"help": "of a recipe, method or network"}),
+    "channels": (
+        ("--channels",),
+        {"action": "store_true", "help": "which filters go together, which cannot go and why"},
+    ),
+    "what": (("what",), {"nargs": "?", "choices": ["models", "data", "methods", "recipes"]}),
+    "table": (("table",), {"metavar": "TABLE", "choices": ["sizes"], "help": "sizes: every count the papers print"}),
+    "out": (("--out",), {"help": "folder for CSV and HTML"}),
+    "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
+    "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
+    "train-recipe": (("--recipe",), {"help": "a preset's name or a TOML file (the network's own, else train)"}),
+    "tracker": (
+        ("--tracker",),
+        {"action": "append", "metavar": "NAME", "help": "tensorboard, mlflow or wandb; may be given several times"},
+    ),
+    "data": (("--data",), {"help": _DATA}),
+    "data!": (
+        ("--data",),
+        {"required": True, "help": _DATA},
+    ),
+    "weights": (("--weights",), {"help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"}),
+    "weights!": (
+        ("--weights",),
+        {"required": True, "help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"},
+    ),
+    "out!": (("--out",), {"required": True, "help": "where to write"}),
+    "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),
+    "input": (("--input",), {"type": sizes, "help": "shape of one image, for instance 3x32x32"}),
+    "set-network": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "of the network"}),
+    "mean": (("--mean",), {"type": numbers, "default": (), "help": "of pixel / 255, per channel: 0.5,0.5,0.5"}),
+    "std": (("--std",), {"type": numbers, "default": (), "help": "of pixel / 255, per channel: 0.2,0.2,0.2"}),
+    "max-drop": (("--max-drop",), {"help": "points of top-1 below the baseline"}),
+    "min-top1": (("--min-top1",), {"help": "per cent of top-1"}),
+    "max-size": (("--max-size",), {"help": "of the file: 20kB, 10%%"}),
+    "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
+    "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
+    "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
+    "nproc": (("--nproc",), {"type": int, "metavar": "N", "help": "train in N processes, as torchrun does"}),
+    "seed": (("--seed",), {"type": int, "default": 0}),
+    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"]}),
+    "precision": (
+        ("--precision",),
+        {"choices": ["32-true", "bf16-mixed", "16-mixed"], "help": "in place of the recipe's"},
+    ),
+    "data-root": (("--data-root",), {"help": "where data sets lie (else NETPRESS_DATA, else the user's cache)"}),
+    "set": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "change the recipe"}),
+    "fresh": (("--fresh",), {"action": "store_true", "help": "throw an earlier run in the folder away"}),
+    "json": (("--json",), {"action": "store_true", "help": "one JSON object on stdout"}),
+    "quiet": (("--quiet",), {"action": "store_true", "help": "no progress on stderr"}),
+}
+COMMON = ("seed", "device", "precision", "nproc", "tracker", "data-root", "set", "fresh", "json", "quiet")
+BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency")
