@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from graphs import model, node
 
-from netpress.codec import chains, container, sides, stored
+from netpress.codec import chains, container, sides, stored, whole_numbers
 from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Arch, Header
 from netpress.codec.sides import Side
@@ -57,6 +57,12 @@ def with_chain(name, value, place, coder):
         return Tensor.of(name, value, coder)
 
 
+def in_full(name, value):
+    """Whole numbers as versions before 1.2 wrote them."""
+    with mock.patch.object(whole_numbers, "write", return_value=None):
+        return Tensor.of(name, value)
+
+
 def every_chain():
     tensors = []
     places = ["mask", *(f"rel{b}" for b in chains.GAP_BITS)]
@@ -74,9 +80,9 @@ def every_chain():
         tensors.append(Tensor.of(f"pruned.{coder}", empty, coder))
     for dtype in DTYPES:
         raw = (numbers(24) % 251).astype(np.uint8)
-        tensors.append(Tensor.of(f"type.{dtype}", stored.free(raw.astype(dtype).reshape(2, 3, 4))))
+        tensors.append(in_full(f"type.{dtype}", stored.free(raw.astype(dtype).reshape(2, 3, 4))))
     tensors.append(Tensor.of("half", stored.free(np.float32([0.5, -0.0, 65504, np.inf, 6e-8 * 0]))))
-    tensors.append(Tensor.of("scalar", stored.free(np.array(-3))))
+    tensors.append(in_full("scalar", stored.free(np.array(-3))))
     tensors.append(Tensor.of("nothing", stored.free(np.zeros((2, 0, 5), np.float32))))
     flat = sparse((40, 40), "shared")
     flat = Stored(
@@ -198,12 +204,31 @@ def integer_network():
     return Press(Header(Arch("own", "Integers"), (1, 8, 8), (0.1307,), (0.3081,)), tensors, graph.SerializeToString())
 
 
+def whole_numbers_and_steps():
+    """What version 1.2 added: integers as symbols, in every chain and type."""
+    tensors = []
+    rising = np.concatenate([np.flatnonzero(numbers(90, salt) < 250) for salt in range(8)])
+    for place in chains.WHOLE:
+        for coder in chains.CODERS:
+            with mock.patch.object(chains, "WHOLE", (place,)), mock.patch.object(stored, "WHOLE", (place,)):
+                tensors.append(Tensor.of(f"{place}.{coder}", stored.free(rising - 40), coder))
+    for salt, dtype in enumerate(t for t in DTYPES if "int" in t):
+        offset = 100 * (salt % 2) - (0 if dtype[0] == "u" else 128)
+        values = (numbers(200, salt) % (20 + salt) + offset).astype(dtype).reshape(10, 20)
+        tensors.append(Tensor.of(f"type.{dtype}", stored.free(values)))
+    tensors.append(Tensor.of("constant", stored.free(np.full((3, 50), -(2**40)))))
+    tensors.append(Tensor.of("far.apart", stored.free(np.array([0, 1 << 16]))))
+    tensors.append(Tensor.of("nothing", stored.free(np.zeros((0, 4), np.int64))))
+    return Press(Header(Arch("own", "WholeNumbers"), (1,)), tuple(tensors))
+
+
 FILES = {
     "v1-every-chain": every_chain,
     "v1-integer-network": integer_network,
     "v1-long-streams": long_streams,
     "v1-patterns-and-integers": patterns_and_integers,
     "v1-small-network": small_network,
+    "v1-whole-numbers": whole_numbers_and_steps,
 }
 
 

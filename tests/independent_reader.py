@@ -188,9 +188,21 @@ def front(data, shape, words, form, code):
     return lambda q, _: table[q], k, at + k * struct.calcsize(code)
 
 
+def whole(data, words, n):
+    folded, at = varint(data, 0)
+    size, at = varint(data, at)
+    low, before, out = (folded + 1) // 2 if folded % 2 else -(folded // 2), 0, []
+    for symbol in stream(data[at:], size, n, words[1]):
+        before = (before + symbol) % size if words[0] == "steps" else symbol
+        out.append(low + before)
+    return out
+
+
 def tensor(data, shape, chain, form, dtype):
     """The restored tensor as bytes."""
     words, n, at = chain.split("+"), math.prod(shape), 0
+    if words[0] in ("whole", "steps"):
+        return struct.pack(f"<{n}{FORMATS[dtype]}", *whole(data, words, n))
     free = form == "free"
     code = "e" if words[-1] == "half" else FORMATS[dtype] if free else "f"
     alphabet, positions = 1, range(n)

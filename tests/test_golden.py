@@ -53,6 +53,7 @@ def test_every_chain_is_among_them():
     coders, places = ["bits", "huffman", "rans"], ["mask", *(f"rel{b}" for b in range(3, 9))]
     assert chains >= {"raw", "raw+half", *coders, *(f"{place}+{coder}" for place in places for coder in coders)}
     assert chains >= {"bits+half", "rans+grid", *(f"{place}+rans+grid" for place in places)}
+    assert chains >= {f"{place}+{coder}" for place in ("whole", "steps") for coder in coders}
     assert {t.form for path in PATHS for t in container.read(path).tensors} == set(FORMS)
 
 

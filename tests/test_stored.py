@@ -1,3 +1,4 @@
+import contextlib
 import math
 import tracemalloc
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpress.codec import chains, relative_index, stored
+from netpress.codec import chains, relative_index, stored, whole_numbers
 from netpress.codec.stored import Stored, free, pack, restore, restored_bytes, unpack
 from netpress.errors import FileError
 
@@ -116,6 +117,49 @@ def test_half_is_taken_only_where_nothing_is_lost():
     assert pack(free(np.float32([1e-9, 1e9]))).chain == "raw"
 
 
+@st.composite
+def integers(draw):
+    dtype = draw(st.sampled_from([d for d in stored.DTYPES if "int" in d]))
+    limits = np.iinfo(dtype)
+    low = draw(st.integers(limits.min, limits.max))
+    span = draw(st.sampled_from([0, 1, 5, 300, 65535, 65536, 2**62]))
+    shape = tuple(draw(st.lists(st.integers(0, 9), min_size=1, max_size=3)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    high = min(low + span, limits.max)
+    values = rng.integers(low, high, math.prod(shape), dtype, endpoint=True)
+    return free((np.sort(values) if draw(st.booleans()) else values).reshape(shape))
+
+
+@given(integers(), st.sampled_from(CODECS), st.data())
+@settings(max_examples=200, deadline=None)
+def test_whole_numbers_come_back_or_are_found_damaged(value, codec, data):
+    packed = pack(value, codec)
+    assert same(restore(read(packed, value)), restore(value))
+    assert len(packed.data) <= value.values.nbytes
+    for place in chains.WHOLE:
+        written = whole_numbers.write(value.values, place, [codec] if codec != "auto" else chains.CODERS)
+        if written is None:
+            continue
+        how = {"shape": value.shape, "form": "free", "dtype": value.dtype, "chain": f"{place}+{written[0]}"}
+        assert same(restore(unpack(written[1], **how)), restore(value))
+        raw = bytearray(written[1])
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        with contextlib.suppress(FileError):
+            assert restore(unpack(bytes(raw), **how)).shape == value.shape
+
+
+def test_an_index_that_rises_over_and_over_takes_few_bits():
+    rng = np.random.default_rng(0)
+    groups = [np.sort(rng.choice(400, 100, replace=False)) for _ in range(4)]
+    packed = pack(free(np.concatenate(groups)))
+    assert packed.chain.startswith("steps+")
+    assert len(packed.data) < 4 * 100 * 4 / 8  # 4 bits an entry, of 64
+    assert pack(free(np.array([3, 1, 2]))).chain == "whole+bits"
+    assert pack(free(np.array([0, 1 << 16]))).chain == "raw"
+    assert pack(free(np.float32([1, 2, 3]))).chain == "raw+half"
+    assert pack(free(np.array([1, 2]), positions=np.array([0, 1]))).chain.startswith(("mask", "rel"))
+
+
 def test_auto_is_never_larger_than_one_coder_and_near_the_entropy():
     rng = np.random.default_rng(1)
     value = shared(rng, (500, 800), density=0.08, table=32)
@@ -146,6 +190,12 @@ def test_large_tensors_try_only_likely_places():
         ((2,), "free", "float32", "raw+grid", "does not fit"),
         ((2,), "free", "bfloat16", "raw", "newer version"),
         ((2,), "free", "float32", "zstd", "newer version"),
+        ((2,), "free", "float32", "whole+rans", "is for integers"),
+        ((2,), "free", "bool", "steps+rans", "is for integers"),
+        ((2,), "shared", "int64", "steps+rans", "does not fit"),
+        ((2,), "free", "int64", "whole+bits+half", "does not fit"),
+        ((2,), "free", "int64", "whole+bits+bits", "does not fit"),
+        ((2,), "free", "int64", "steps", "newer version"),
         ((2,), "free", "float32", "rel9+rans", "newer version"),
         ((2,), "free", "float32", "rans", "does not fit"),
         ((2,), "shared", "float32", "raw", "does not fit"),
@@ -177,6 +227,16 @@ def test_what_a_header_may_not_say(shape, form, dtype, chain, what):
         (b"\1\1\xff\0\0\0\0", "free", "float32", "rel8+bits"),  # a filler at the end
         (b"\1\1\xfe\0\0\0\0", "free", "float32", "rel8+bits"),  # beyond the tensor
         (b"", "shared", "float32", "rans"),
+        (b"", "free", "int64", "whole+bits"),
+        (b"\0", "free", "int64", "whole+bits"),
+        (b"\0\0", "free", "int64", "whole+bits"),  # no number at all
+        (b"\0\1x", "free", "int64", "whole+bits"),  # trailing byte
+        (b"\0\x81\x80\4" + bytes(213), "free", "int64", "whole+bits"),  # a span of 65,537
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f\1", "free", "int64", "steps+bits"),  # beyond 2^61
+        (b"\2\2" + bytes(13), "free", "uint8", "whole+bits"),  # -1
+        (b"\xfd\3\2" + bytes(13), "free", "uint8", "whole+bits"),  # 255 and 256
+        (b"\0\2" + bytes(12), "free", "int64", "whole+bits"),
+        (b"\0\3" + b"\xff" * 25, "free", "int64", "steps+bits"),  # a symbol beyond the span
     ],
 )
 def test_lying_payloads(data, form, dtype, chain):

@@ -23,11 +23,14 @@ CODERS = ("bits", "huffman", "rans")
 """In the order in which they are tried; among equally long results the first one wins."""
 
 GAP_BITS = (3, 4, 5, 6, 7, 8)
+WHOLE = ("whole", "steps")
+"""Ways to write whole numbers as symbols."""
 TRY_ALL_ELEMENTS = 1 << 16
 """Tensors up to this size try every place; larger ones only the two that entropy favours."""
 
 _CHAIN = re.compile(
-    r"(?:(?P<raw>raw)|(?:(?P<place>mask|rel[3-8])\+)?(?P<first>bits|huffman|rans)(?:\+(?P<second>bits|huffman|rans))?)"
+    r"(?:(?P<raw>raw)|(?:(?P<place>mask|rel[3-8]|whole|steps)\+)?"
+    r"(?P<first>bits|huffman|rans)(?:\+(?P<second>bits|huffman|rans))?)"
     r"(?P<end>\+half|\+grid)?"
 )
 
@@ -49,7 +52,8 @@ class Chain(NamedTuple):
     """A parsed chain.
 
     Args:
-        place: how the support is written: "" (everywhere), "mask", or "rel3".."rel8".
+        place: how the support is written: "" (everywhere), "mask", or "rel3".."rel8"; or, for whole numbers everywhere,
+            how these become symbols: "whole" or "steps" (`whole_numbers`).
         first: "raw", or the coder of the only stream, or of the gaps.
         second: the coder of the codes beside gaps, else "".
         half: floats are written in 16 bits.
@@ -83,6 +87,8 @@ def parse(chain: str, form: str) -> Chain:
     place, first, second = match["place"] or "", match["raw"] or match["first"], match["second"] or ""
     two, half, grid = place.startswith("rel") and form != "free", match["end"] == "+half", match["end"] == "+grid"
     fits = (first == "raw") == (form == "free" and not place) and not (grid and form != "shared")
+    if place in WHOLE:
+        fits = form == "free" and not half
     if (second and not two) or not fits:
         raise FileError(f"chain {chain!r} does not fit form {form!r}")
     return Chain(place, first, second or (first if two else ""), half, grid)

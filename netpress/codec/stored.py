@@ -5,6 +5,8 @@ per entry: of a small table (`shared`), of a sign (`signs`), of an integer grid 
 become bytes:
 
     raw                      free, everywhere: the values
+    whole+CODER              free integers, everywhere: their distance to the least one (`whole_numbers`)
+    steps+CODER              the same: their distance to the one before, within the range that they span
     CODER                    one code per entry, everywhere
     mask+CODER               a symbol per entry: 0 outside; inside 1 (free) or 1 + code
     relB+CODER[+CODER]       gaps between kept entries in B = 3..8 bits; the second coder is for the codes
@@ -23,8 +25,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec import chains, sides
-from netpress.codec.chains import NEWER, Chain
+from netpress.codec import chains, sides, whole_numbers
+from netpress.codec.chains import NEWER, WHOLE, Chain
 from netpress.codec.sides import Side
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
@@ -141,7 +143,8 @@ def restored_bytes(shape: tuple[int, ...], *, form: str, dtype: str, chain: str)
         raise FileError(f"form {form!r} of type {dtype!r}: {NEWER}")
     if form in sides.FORMS and dtype != "float32":
         raise FileError(f"form {form!r} is for float32, got {dtype}")
-    chains.parse(chain, form)
+    if chains.parse(chain, form).place in WHOLE and np.dtype(dtype).kind not in "iu":
+        raise FileError(f"chain {chain!r} is for integers, got {dtype}")
     if len(shape) > MAX_AXES or math.prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
         raise FileError(f"shape {_brief(shape)}: at most {MAX_AXES} axes and {MAX_ELEMENTS} elements allowed")
     return math.prod(shape) * np.dtype(dtype).itemsize
@@ -171,10 +174,23 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
     if stored.positions is not None:
         return _pack_support(stored, coders, front, Chain("", "", "", half, grid))
     if stored.codes is None:
-        return Packed(str(Chain("", "raw", "", half)), front, {"values": len(front)})
+        assert stored.values is not None
+        raw = Packed(str(Chain("", "raw", "", half)), front, {"values": len(front)})
+        return min([raw, *_pack_whole(stored.values, coders)], key=lambda packed: len(packed.data))
     coder, codes = chains.shortest(stored.codes, _alphabet(stored), coders)
     parts = {"codes": len(codes), "table": len(front)}
     return Packed(str(Chain("", coder, "", half, grid)), front + codes, parts)
+
+
+def _pack_whole(values: Array, coders: tuple[str, ...]) -> list[Packed]:
+    """Whole numbers as symbols, in both ways; nothing where they are no integers, or span too much."""
+    found = []
+    for place in WHOLE:
+        written = whole_numbers.write(values, place, coders)
+        if written is not None:
+            chain = str(Chain(place, written[0], "", half=False))
+            found.append(Packed(chain, written[1], {"values": len(written[1])}))
+    return found
 
 
 def _front(stored: Stored) -> tuple[bytes, bool]:
@@ -216,6 +232,9 @@ def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain:
     """
     restored_bytes(shape, form=form, dtype=dtype, chain=chain)
     elements, how = math.prod(shape), chains.parse(chain, form)
+    if how.place in WHOLE:
+        values = whole_numbers.read(data, how, elements, np.dtype(dtype))
+        return Stored(shape, form, dtype, values=values)
     if form == "free":
         positions, at = _read_free_support(data, how, elements)
         count = elements if positions is None else len(positions)
