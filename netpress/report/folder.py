@@ -47,11 +47,27 @@ class RunFolder:
     @property
     def limits(self) -> dict[str, Any]:
         """The budget as the recipe states it, whether it could be measured or not."""
+        return self._asked("budget")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the baseline is the untrained network: the first step acted in the one training that there was.
+
+        A baseline of no epochs may also have come with weights of its own, which the recipe then names.
+        """
+        baseline, steps = self.metrics["baseline"], self.metrics["steps"]
+        network = self._asked("network")
+        if baseline.get("train", {}).get("epochs") != 0 or not network or "weights" in network:
+            return False
+        return bool(steps) and any("stage" in row for row in steps[0].get("history", []))
+
+    def _asked(self, part: str) -> dict[str, Any]:
+        """A table of the recipe; empty where there is none."""
         try:
-            limits = tomllib.loads(self.recipe).get("budget", {})
+            found = tomllib.loads(self.recipe).get(part, {})
         except tomllib.TOMLDecodeError:
             return {}
-        return limits if isinstance(limits, dict) else {}
+        return found if isinstance(found, dict) else {}
 
 
 def read_run(path: Path) -> RunFolder:

@@ -14,7 +14,17 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from netpress import atomic
-from netpress.report import figures, filters, integers, patterns, replaced, tables, words
+from netpress.report import (
+    condensing,
+    condensing_figures,
+    figures,
+    filters,
+    integers,
+    patterns,
+    replaced,
+    tables,
+    words,
+)
 from netpress.report.folder import RunFolder, read_run
 from netpress.report.histograms import Histogram, histograms
 
@@ -92,7 +102,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "title": metrics.get("title") or f"Compression of {metrics.get('network', 'a network')}",
         "run": run,
         "m": metrics,
-        "cards": _cards(metrics),
+        "untrained": run.untrained,
+        "cards": _cards(metrics, untrained=run.untrained),
         "limits": tables.limits(run),
         "steps": tables.steps(run),
         "coders": tables.coders(run),
@@ -105,9 +116,11 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "histograms_all": layers,
         "chooser": len(shown) >= CHOOSER_FROM,
         "training": _training(run),
+        "rates": tables.rates(run),
         "distilled": any(_taught(stage.get("train", {})) for stage in run.stages),
         "environment": tables.environment(metrics),
         "filters": _filters(run),
+        "condensed": [_condensed(step) for step in condensing.condensed(run)],
         "replaced": [_replaced(step) for step in replaced.replacements(run)],
         "patterns": [_patterns(step) for step in patterns.binarized(run)],
         "integers": [_integers(step) for step in integers.quantized(run)],
@@ -117,12 +130,14 @@ def _context(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _cards(metrics: Mapping[str, Any], *, untrained: bool) -> list[tuple[str, str, str]]:
     """(what, number, how it came about)."""
     baseline, final = metrics["baseline"], metrics["final"]
     split = final.get("split", "test")
     fewer = baseline["macs"] / max(final["macs"], 1)
     kept = final["nonzero"] / max(baseline["nonzero"], 1)
+    against = f"{words.points(final['top1'] - baseline['top1'])} against {words.percent(baseline['top1'])}"
+    compared = f"on {split}; {words.UNTRAINED}" if untrained else f"{against}, on {split}"
     cards = [
         ("File, bytes", words.count(final["file_bytes"]), "all of it: weights, tables, header, graph"),
         (
@@ -130,11 +145,7 @@ def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             words.times(metrics["ratio"]),
             f"{words.count(baseline['params'])} parameters × 4 bytes = {words.count(4 * baseline['params'])} before",
         ),
-        (
-            "Top-1 accuracy",
-            words.percent(final["top1"]),
-            f"{words.points(final['top1'] - baseline['top1'])} against {words.percent(baseline['top1'])}, on {split}",
-        ),
+        ("Top-1 accuracy", words.percent(final["top1"]), compared),
         (
             "Multiply-adds",
             words.count(final["macs"]),
@@ -207,6 +218,25 @@ def _replaced(step: replaced.Step) -> dict[str, Any]:
         "scans_all": len(step.scans),
         "points": points,
         "points_all": sum(len(scan.points) for scan in step.scans),
+    }
+
+
+def _condensed(step: condensing.Step) -> dict[str, Any]:
+    """What one step dropped while it trained."""
+    found = condensing.reuse(step)
+    return {
+        "name": step.name,
+        "summary": condensing.summary(step),
+        "kernels": step.kernels,
+        "what": "kernels" if step.kernels else "connections",
+        "stages": condensing_figures.stages_figure(step.history) if step.history else None,
+        "shaded": bool(condensing.dropped(step.history)),
+        "table": condensing.layer_table(step),
+        "layers_all": len(step.layers),
+        "reuse": condensing_figures.reuse_figure(found) if found else None,
+        "reuse_told": condensing.told(found) if found else "",
+        "reuse_drawn": (len(found.layers), len(found.sources)) if found else (0, 0),
+        "reuse_all": found.all if found else (0, 0),
     }
 
 

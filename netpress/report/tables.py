@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from netpress.report import words
@@ -114,7 +115,7 @@ def steps(run: RunFolder) -> Table:
         rows.append(
             [
                 Cell(str(stage["name"])),
-                Cell(_done(stage)),
+                Cell(_done(stage, untrained=run.untrained)),
                 Cell(f"{words.count(stage['nonzero'])} of {words.count(stage['params'])}", stage["nonzero"]),
                 number(stage["file_bytes"]),
                 Cell(words.times(float_bytes / stage["file_bytes"])),
@@ -124,6 +125,34 @@ def steps(run: RunFolder) -> Table:
             ]
         )
     return Table(columns, rows)
+
+
+def rates(run: RunFolder) -> Table | None:
+    """How fast every trained stage went, medians over its epochs; None where no history tells."""
+    columns = [Column("Step", numeric=False), Column("Epochs"), Column("Seconds per epoch")]
+    columns += [
+        Column("Images per second"),
+        Column("Slowest to fastest epoch"),
+        Column("Input alone, images per second"),
+    ]
+    rows = []
+    for stage in run.stages:
+        told = [row for row in stage.get("history", []) if "images_per_second" in row]
+        if told:
+            speeds = [row["images_per_second"] for row in told]
+            span = f"{words.count(min(speeds))} to {words.count(max(speeds))}"
+            seconds = median(row.get("seconds", 0.0) for row in told)
+            rows.append(
+                [
+                    Cell(str(stage["name"])),
+                    number(len(told)),
+                    Cell(f"{seconds:.1f}", seconds),
+                    number(median(speeds)),
+                    Cell(span, min(speeds)),
+                    number(median(row.get("input_per_second", 0.0) for row in told)),
+                ]
+            )
+    return Table(columns, rows) if rows else None
 
 
 def coders(run: RunFolder) -> Table:
@@ -141,9 +170,13 @@ def coders(run: RunFolder) -> Table:
     return Table(columns, rows)
 
 
-def _done(stage: Mapping[str, Any]) -> str:
+def _done(stage: Mapping[str, Any], *, untrained: bool) -> str:
     train = words.retraining(stage.get("train", {}))
     records = stage.get("records", [])
+    if records and any("stage" in row for row in stage.get("history", [])):
+        return f"{' + '.join(map(_applied, records))}; inside {train}"
+    if not records and untrained:
+        return "Baseline: the untrained network"
     if not records:
         return "Baseline: " + ("taken as it came" if train == "no retraining" else train)
     return f"{' + '.join(map(_applied, records))}; then {train}"
@@ -208,14 +241,14 @@ def _sums(final: Mapping[str, Any], sizes: Sequence[Bytes]) -> list[Cell]:
 def limits(run: RunFolder) -> list[Limit]:
     """The budget, line by line, those that could not be measured included."""
     baseline, final = run.metrics["baseline"], run.metrics["final"]
-    on_test = words.points(final["top1"] - baseline["top1"])
+    on_test = "" if run.untrained else f", {words.points(final['top1'] - baseline['top1'])}"
     lines = []
     verdicts = run.metrics.get("budget", [])
     for verdict in verdicts:
         name = str(verdict["limit"])
         what, split = _LIMITS.get(name, (name, ""))
         if split == "validation":
-            split = f"validation (on test: top-1 {words.percent(final['top1'])}, {on_test})"
+            split = f"validation (on test: top-1 {words.percent(final['top1'])}{on_test})"
         allowed, measured = _amount(name, verdict["allowed"]), _amount(name, verdict["measured"])
         lines.append(Limit(what, allowed, measured, split, bool(verdict["met"])))
     judged = {verdict["limit"] for verdict in verdicts}

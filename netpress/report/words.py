@@ -143,14 +143,21 @@ def smaller(ratio: float) -> str:
     return f"{times(ratio)} smaller" if ratio >= 1 else f"{times(1 / ratio)} larger"
 
 
-def verdict(metrics: Mapping[str, Any]) -> str:
-    """The run in one sentence: ratio, bytes, accuracy before and after, and on which split."""
+UNTRAINED = "the baseline is the untrained network"
+
+
+def verdict(metrics: Mapping[str, Any], *, untrained: bool = False) -> str:
+    """The run in one sentence: ratio, bytes, accuracy before and after, and on which split.
+
+    An untrained baseline's accuracy is chance: it is named, and nothing is compared with it.
+    """
     baseline, final = metrics["baseline"], metrics["final"]
-    return (
-        f"{smaller(metrics['ratio'])}: {count(4 * baseline['params'])} → {count(final['file_bytes'])} bytes; "
-        f"top-1 {percent(final['top1'])} (baseline {percent(baseline['top1'])}, "
-        f"{points(final['top1'] - baseline['top1'])}) on {final.get('split', 'test')}"
-    )
+    sizes = f"{smaller(metrics['ratio'])}: {count(4 * baseline['params'])} → {count(final['file_bytes'])} bytes"
+    split = final.get("split", "test")
+    if untrained:
+        return f"{sizes}; top-1 {percent(final['top1'])} on {split} ({UNTRAINED})"
+    before = f"baseline {percent(baseline['top1'])}, {points(final['top1'] - baseline['top1'])}"
+    return f"{sizes}; top-1 {percent(final['top1'])} ({before}) on {split}"
 
 
 def speed(
