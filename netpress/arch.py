@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from netpress import user_file, zoo
 from netpress.codec.header import Arch
 from netpress.errors import ModelError
-from netpress.factor import CHILDREN, condensing, structure
+from netpress.factor import CHILDREN, condensing, scaling, structure
 from netpress.graph.structure import EDITS
 from netpress.rounding import add_rounding
 
@@ -52,7 +52,8 @@ def edit(net: nn.Module, operation: str, path: str, *numbers: Any) -> None:
         operation: `dropout` (a number: the rate), `bias` (the layer gets one, of zeros), `identity` (a batch norm is
             taken out), `pruned` (a note), `round` (a value becomes an integer: function, number of the call, trained
             or not), one of `graph.structure` (smaller tensors, numbers of modules), of `factor.structure` (other
-            layers in a layer's place) or of `factor.condensing` (layers that read chosen channels).
+            layers in a layer's place), of `factor.condensing` (layers that read chosen channels) or of
+            `factor.scaling` (a norm becomes scale and shift).
         path: of the module.
         numbers: what the operation needs.
 
@@ -182,6 +183,7 @@ def _replaced(operation: str) -> Callable[..., None]:
 _EDITS: dict[str, Callable[..., None]] = {
     **{operation: _replaced(operation) for operation in CHILDREN},
     **condensing.EDITS,
+    **scaling.EDITS,
     "dropout": _dropout,
     "bias": _bias,
     "identity": _identity,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from netpress.candidate import Candidate, Context, Record
-from netpress.methods.folding import fold
+from netpress.methods.folding import Rest, fold
 from netpress.methods.targets import CONVOLUTIONS, check_patterns
 
 Pattern = Annotated[str, Field(min_length=1)]
@@ -28,9 +28,9 @@ class FoldBatchNorm:
     computes the same; in training mode it does not: retraining afterwards trains without batch norm.
 
     Only a norm that scales and shifts the output of one layer, which nothing else reads, can be folded; the others
-    stay, each with its reason in the notes. Convolutions of any kind and linear layers; which norm follows which
-    layer is found by running the network. Every application is checked in float64 on an image of the least size that
-    the network takes.
+    stay, each with its reason in the notes, or become scale and shift (`rest`). Convolutions of any kind and linear
+    layers; which norm follows which layer is found by running the network. Every application is checked in float64 on
+    an image of the least size that the network takes.
 
     ONNX Runtime folds batch norm itself when it opens a model: the file is a little smaller there (ResNet-20 0.8 %,
     ResNet-18 0.1 %) and not faster (1.00 times both, one thread). What it is for: quantization, which needs the weights
@@ -38,6 +38,9 @@ class FoldBatchNorm:
 
     Attributes:
         frozen: paths or patterns with `*`: norms, or layers before them, that stay as they are.
+        rest: of the norms that no layer can take, as those before an activation: `keep` them as they are; `merge` their
+            four numbers per channel to scale and shift, which are trained; `half` the same in half precision, 4 bytes
+            of a file per channel where there were 16: these are constants, training leaves them as they are.
 
     Differs from the paper: no training with folded weights and no quantization; only the arithmetic of inference.
 
@@ -51,6 +54,7 @@ class FoldBatchNorm:
     preserves: ClassVar[frozenset[str]] = frozenset({"support"})  # channels are scaled: shared values would part
 
     frozen: tuple[Pattern, ...] = ()
+    rest: Rest = "keep"
 
     def expand(self) -> list[FoldBatchNorm]:
         """One round."""
@@ -71,7 +75,7 @@ class FoldBatchNorm:
             RecipeError: a pattern of `frozen` matches nothing.
         """
         self.check(candidate.net)
-        folded = fold(candidate, context, frozen=self.frozen, method=self.name)
+        folded = fold(candidate, context, frozen=self.frozen, rest=self.rest, method=self.name)
         record = Record(self.name, asdict(self), folded.told())
         return folded.candidate.but(history=(*candidate.history, record))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,8 +17,11 @@ from netpress.candidate import Candidate, Context, edited
 from netpress.errors import ModelError
 from netpress.forms import Free, project
 from netpress.methods.channels import scaled
+from netpress.methods.merging import FROZEN, merge
 from netpress.methods.norms import Found, Pair, norm_pairs
 from netpress.methods.same_function import Change, compare, image_shape, insist_on_numbers, on_meta
+
+Rest = Literal["keep", "merge", "half"]
 
 TOLERANCE = 1e-6
 CAUSE = "it uses a layer or a norm in a way that one run does not show; freeze those that it does"
@@ -32,22 +36,32 @@ class Folded:
         pairs: what was folded, in the network's order.
         stay: the norms that were not: path -> why.
         note: what the check saw; empty where nothing was folded.
+        merged: norms that became scale and shift.
+        more: what was done to these, in words.
     """
 
     candidate: Candidate
     pairs: tuple[Pair, ...]
     stay: Mapping[str, str]
     note: str
+    merged: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:
         """All of it in words, for a record."""
-        count = f"folded {len(self.pairs)} of {len(self.pairs) + len(self.stay)} batch norms"
+        norms = len(self.pairs) + len(self.stay) + len(self.merged)
+        count = f"folded {len(self.pairs)} of {norms} batch norms"
         seen = (self.note,) if self.note else ()
-        return (count, *seen, *(f"{path} stays: {reason}" for path, reason in self.stay.items()))
+        return (count, *seen, *self.more, *(f"{path} stays: {reason}" for path, reason in self.stay.items()))
 
 
 def fold(
-    candidate: Candidate, context: Context, *, frozen: tuple[str, ...] = (), method: str = "fold_batch_norm"
+    candidate: Candidate,
+    context: Context,
+    *,
+    frozen: tuple[str, ...] = (),
+    rest: Rest = "keep",
+    method: str = "fold_batch_norm",
 ) -> Folded:
     """Put what batch norms do into weights and bias of the layers before them, and take them out.
 
@@ -60,6 +74,7 @@ def fold(
         candidate: left untouched.
         context: its example's shape is taken where the candidate has none; the check's image is drawn from its seed.
         frozen: paths or patterns with `*`: norms, or layers before them, that stay as they are.
+        rest: of the norms that no layer can take: `keep` them, or see `merging.merge`.
         method: what errors call it.
 
     Returns:
@@ -85,7 +100,11 @@ def fold(
     elif found.pairs:
         change = Change(method, "folded", TOLERANCE, CAUSE)
         note = compare(candidate, context, change, lambda copy: _folded(candidate, copy, found).net)
-    return Folded(_folded(candidate, deepcopy(net), found), found.pairs, found.stay, note)
+    folded = Folded(_folded(candidate, deepcopy(net), found), found.pairs, found.stay, note)
+    if rest == "keep":
+        return folded
+    more = merge(folded.candidate, context, found.stay, precision=rest, method=method)
+    return replace(folded, candidate=more.candidate, stay=more.stay, merged=more.merged, more=more.notes)
 
 
 _DONE = {
@@ -101,13 +120,13 @@ def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Foun
     Raises:
         ModelError: a layer's weights share values, or are signs or whole multiples of a step.
     """
-    pairs, stay = [], dict(found.stay)
+    pairs, stay = [], {path: _told_to(path, frozen) or reason for path, reason in found.stay.items()}
     for pair in found.pairs:
         named = [p for p in frozen if any(fnmatch.fnmatchcase(path, p) for path in (pair.layer, *pair.norms))]
         formed = [name for name in _filled(pair) if name in candidate.forms]
         form = candidate.forms.get(_of(pair.layer, "weight"))
         if named:
-            stay[pair.norms[0]] = f"frozen by {named[0]!r}"
+            stay[pair.norms[0]] = f"{FROZEN}{named[0]!r}"
         elif formed:
             stay[pair.norms[0]] = f"{formed[0]} has a form, which folding would not keep"
         elif form is not None and not isinstance(form.values, Free):
@@ -119,6 +138,11 @@ def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Foun
         else:
             pairs.append(pair)
     return Found(tuple(pairs), stay)
+
+
+def _told_to(path: str, frozen: tuple[str, ...]) -> str | None:
+    """Why a norm stays that no layer could take in any case; None where nobody told it to."""
+    return next((f"{FROZEN}{pattern!r}" for pattern in frozen if fnmatch.fnmatchcase(path, pattern)), None)
 
 
 def _filled(pair: Pair) -> list[str]:

@@ -15,7 +15,7 @@ from netpress.candidate import Candidate, Context, Record
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Free, Signs
 from netpress.methods.equalise import equalise
-from netpress.methods.folding import fold
+from netpress.methods.folding import Rest, fold
 from netpress.methods.gate import keep_worst
 from netpress.methods.integers import Rules, Whole
 from netpress.methods.ranges import Range
@@ -57,6 +57,8 @@ class Quantize:
         steps: whether training moves steps and scales: `trained` or `frozen`.
         kernels: `reduced` gives 8-bit weights 7 bits, for processors that add products of integers in 16 bits;
             `full` does not; `auto` looks at this processor.
+        norms: batch norms that no layer can take: `float` leaves them; `half` makes scale and shift in half precision
+            of each, as `fold_batch_norm` does.
 
     Source: Jacob et al. 2018 (integer arithmetic, folding); Esser et al. 2020 (trained steps); Nagel et al. 2019
     (equalisation). SEP-Net's "8 bits linearly": `grain = "tensor"`, `zero_point = "fitted"`, `activations = "float"`.
@@ -84,6 +86,7 @@ class Quantize:
     scan_samples: Annotated[int, Field(ge=1)] = 1024
     steps: Literal["trained", "frozen"] = "trained"
     kernels: Literal["auto", "full", "reduced"] = "auto"
+    norms: Literal["float", "half"] = "float"
 
     def __post_init__(self) -> None:
         if self.zero_point == "fitted" and (self.grain, self.activations) != ("tensor", "float"):
@@ -139,7 +142,8 @@ class Quantize:
     def _ready(self, candidate: Candidate, context: Context) -> tuple[Candidate, list[str]]:
         """Batch norms folded, ranges evened out."""
         formed = [t.path for t in targets(candidate.net) if not _free(candidate, t.name)]
-        folded = fold(candidate, context, frozen=tuple(formed), method=self.name)
+        rest: Rest = "half" if self.norms == "half" else "keep"
+        folded = fold(candidate, context, frozen=tuple(formed), rest=rest, method=self.name)
         notes = list(folded.told()) if folded.pairs or folded.stay else []
         ready = folded.candidate
         if self.equalise == "layers":
