@@ -1,6 +1,7 @@
 """The command line: verbs that parse, call one function, and print. Tables to stdout, progress to stderr.
 
-Exit codes: 0 done, 1 a budget is missed, 2 a mistake that the user can mend (one line), 3 ours.
+Exit codes: 0 done, 1 a budget is missed, 2 a mistake that the user can mend (one line), 3 ours, 75 a process of several
+was lost (the same command goes on), 130 stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import netpress
 from netpress import inspect as inspection
-from netpress.cli_options import BUDGET, COMMON, OPTIONS
+from netpress.cli_options import BUDGET, COMMON, LAUNCHED, OPTIONS
 from netpress.errors import NetpressError, RecipeError
 
 Args = argparse.Namespace
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.call(args)
     except NetpressError as error:
-        return _complain(str(error), error.exit_code)
+        told = error.said_by_launcher and LAUNCHED in os.environ
+        return error.exit_code if told else _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _complain("stopped; the same command goes on where this one ended", 130)
     except BrokenPipeError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+LAUNCHED = "NETPRESS_LAUNCHED"
+"""Set in processes whose launcher says how the run ended, so that they do not say it too."""
 _DATA = "digits, mnist, ..., folder:PATH, shards:PATH, npz:PATH or path.py:factory"
 
 

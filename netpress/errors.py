@@ -5,6 +5,7 @@ class NetpressError(Exception):
     """Common root: something the user can mend, said in one line (where, expected, got, what to do)."""
 
     exit_code = 2
+    said_by_launcher = False  # where several processes were started for the user, their starter says it once
 
 
 class RecipeError(NetpressError, ValueError):

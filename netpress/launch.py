@@ -11,13 +11,12 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from netpress.cli_options import LAUNCHED
 from netpress.errors import RecipeError
 from netpress.processor import usable_cores
 from netpress.train.processes import ProcessLostError
 
 INTERRUPTED = 130
-LAUNCHED = "NETPRESS_LAUNCHED"
-"""Set in processes whose launcher says how the run ended, so that they do not say it too."""
 
 
 def launch(argv: Sequence[str], count: int) -> int:
@@ -58,13 +57,17 @@ def launch(argv: Sequence[str], count: int) -> int:
         elastic_launch(config, sys.executable)("-m", "netpress", *argv)
     except ChildFailedError as failed:
         ended = sorted(failed.failures.items(), key=lambda pair: pair[1].exitcode >= 0)  # signals first
-        rank, failure = ended[0]
-        if failure.exitcode >= 0:
-            return failure.exitcode
+        rank, code = ended[0][0], ended[0][1].exitcode
+        if code >= 0 and code != ProcessLostError.exit_code:
+            return code
+        how = (
+            f"process {rank} of {count} was ended by signal {-code}" if code < 0 else f"one of {count} processes ended"
+        )
         raise ProcessLostError(
-            f"process {rank} of {count} was ended by signal {-failure.exitcode}; the others were stopped, what was "
-            "reached is kept: run the same command again"
+            f"{how}; the others were stopped, what was reached is kept: run the same command again"
         ) from failed
     except (KeyboardInterrupt, SignalException):
         return INTERRUPTED
+    finally:
+        del os.environ[LAUNCHED]  # it was for the children
     return 0

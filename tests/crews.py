@@ -35,7 +35,7 @@ def _member(work: Callable[..., None], rank: int, world: int, port: int, args: t
             work(*args)
     except processes.ProcessLostError as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(2)
+        os._exit(error.exit_code)
     except BaseException:  # noqa: BLE001  (a child has nowhere else to say it)
         import traceback
 

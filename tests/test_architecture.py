@@ -39,10 +39,10 @@ LAYERS = (
     {"opening", "crew"},
     {"tracking"},
     {"job"},
-    {"launch"},
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
     {"pack", "unpack", "show", "checks", "bench", "terminal", "quick", "cli_options"},
+    {"launch"},
     {"cli"},
     {"__main__"},
 )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -193,7 +197,7 @@ def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(tmp_path, cap
         time.sleep(0.01)
     crews.kill(members[victim])
     start = time.monotonic()
-    assert sorted(crews.ended(members), key=str) == [-9, 2]
+    assert sorted(crews.ended(members), key=str) == [-9, 75]
     assert time.monotonic() - start < 30
     said = [line for line in capfd.readouterr().err.splitlines() if "process of this run ended" in line]
     assert len(said) == 1
@@ -201,3 +205,45 @@ def test_a_killed_process_ends_the_others_and_the_next_run_goes_on(tmp_path, cap
     assert crews.ended(crews.start(long_train, out, 3)) == [0, 0]
     whole, again = load_file(undisturbed / "net.safetensors"), load_file(out / "net.safetensors")
     assert all(torch.equal(whole[k], again[k]) for k in whole)
+
+
+# --- the command line ---
+
+RECIPE = """
+title = "two processes"
+[network]
+name = "lenet5"
+[data]
+name = "digits"
+[baseline]
+epochs = 40
+optimizer = "sgd"
+lr = 0.02
+"""
+
+
+def begun(out: Path, recipe: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "netpress", "run", str(recipe), "--out", str(out), "--nproc", "2"]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_survives_a_kill_in_one_line_and_does_what_torchrun_does(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+    command = begun(tmp_path / "a", recipe)
+    while not (tmp_path / "a" / "00-baseline" / "checkpoint.safetensors").is_file():
+        assert command.poll() is None
+        time.sleep(0.05)
+    workers = subprocess.run(["pgrep", "-P", str(command.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    start = time.monotonic()
+    _, said = command.communicate(timeout=60)
+    assert time.monotonic() - start < 60
+    assert command.returncode == 75
+    assert [line for line in said.splitlines() if "run the same command again" in line] == [said.splitlines()[-1]]
+    assert begun(tmp_path / "a", recipe).wait(timeout=300) == 0
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "netpress"]
+    words = [sys.executable, *torchrun, "run", str(recipe), "--out", str(tmp_path / "b")]
+    subprocess.run(words, check=True, capture_output=True)
+    assert (tmp_path / "a" / "model.press").read_bytes() == (tmp_path / "b" / "model.press").read_bytes()

@@ -28,7 +28,8 @@ WAIT = timedelta(hours=12)
 class ProcessLostError(NetpressError):
     """Another process of the run ended; what was reached is kept."""
 
-    exit_code = 2
+    exit_code = 75  # "try again later", for whoever starts runs by script
+    said_by_launcher = True
 
 
 def announced() -> int:
@@ -90,7 +91,7 @@ def _noticed() -> Iterator[None]:
 
 
 def _lost(error: BaseException) -> ProcessLostError:
-    reason = str(error).strip().splitlines()[0][:120]
+    reason = str(error).strip().splitlines()[0].rpartition("] ")[2].rstrip(". ")[:80]  # behind the library's own file
     return ProcessLostError(
         f"another process of this run ended ({reason}); what was reached is kept: run the same command again"
     )
