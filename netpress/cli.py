@@ -146,6 +146,8 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
 
 
 def _show_verdict(args: Args, done: Any) -> None:
+    from netpress.report.folder import read_run
+
     numbers, final, baseline = done.metrics, done.metrics["final"], done.metrics["baseline"]
     if args.json:
         print(json.dumps({**numbers, "folder": str(done.folder)}))
@@ -165,9 +167,11 @@ def _show_verdict(args: Args, done: Any) -> None:
         print(f"budget {limit}: could not be measured: MISSED")
     if numbers["steps"]:
         points = round(100 * (final["top1"] - baseline["top1"]), 2) + 0.0  # + 0.0: never "-0.00"
+        compared = f"baseline {baseline['top1']:.2%} ({points:+.2f} points)"
         print(
             f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "
-            f"top-1 {final['top1']:.2%}, baseline {baseline['top1']:.2%} ({points:+.2f} points)"
+            f"top-1 {final['top1']:.2%}, "
+            + ("the baseline is the untrained network" if read_run(done.folder).untrained else compared)
         )
     print(f"file   {done.folder / 'model.press'}\nreport {done.folder / 'report.html'}")
 
