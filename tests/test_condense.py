@@ -481,3 +481,10 @@ def test_a_conversion_that_is_not_the_same_is_refused(wrong, monkeypatch):
     monkeypatch.setattr(regrouping, "grouped_kernel", change[wrong])
     with pytest.raises(ModelError, match="condense: the converted network differs by"):
         condensed(dense())
+
+
+@pytest.mark.parametrize("settings", [{"groups": 3}, {"groups": 4, "factor": 7, "at": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)}])
+def test_settings_that_fit_no_layer_are_refused_before_training(settings):
+    net = zoo.create("condensenet-50", form="training", stages=(2, 2), growth=(8, 8))
+    with pytest.raises(RecipeError, match=r"none of the 4 1 x 1 convolutions fits, for instance block1.layer1.conv1"):
+        Condense(**settings).check(net)

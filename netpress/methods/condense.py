@@ -98,8 +98,14 @@ class Condense:
         return [self]
 
     def check(self, net: nn.Module) -> None:
-        """Refuse patterns that name no layer of `net`, and layers named by their path whose sizes do not divide."""
+        """Refuse patterns that name no layer of `net`, sizes that fit no layer, and a layer named by its path that they do not."""
         self._asked.check(net)
+        wide = max(self.groups, self.factor)
+        able = [(p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d) and not _kind(m)]
+        able = [(path, layer) for path, layer in able if layer.in_channels >= wide]
+        reasons = [f"{path}: {why}" for path, layer in able if (why := self._fits(layer)) is not None]
+        if able and len(reasons) == len(able):
+            raise RecipeError(f"condense: none of the {len(able)} 1 x 1 convolutions fits, for instance {reasons[0]}")
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Drop all at once on the weights as they are, and convert.
