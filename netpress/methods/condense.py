@@ -98,7 +98,7 @@ class Condense:
         return [self]
 
     def check(self, net: nn.Module) -> None:
-        """Refuse patterns that name no layer of `net`, sizes that fit no layer, and a layer named by its path that they do not."""
+        """Refuse patterns that name no layer of `net`, sizes that fit no layer or not the one named by its path."""
         self._asked.check(net)
         wide = max(self.groups, self.factor)
         able = [(p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d) and not _kind(m)]

@@ -28,6 +28,7 @@ from netpress.train.checkpoint import State
 from netpress.train.layout import channels_last, lay_out
 from netpress.train.losses import training_loss
 from netpress.train.matching import Matching
+from netpress.train.memory import keep_memory
 from netpress.train.settings import Training
 from netpress.train.sparsity import GroupLasso
 from netpress.train.strided import Unstrided
@@ -113,6 +114,7 @@ class Engine(State):
         self.channels_last = settings.channels_last and lay_out(self.net, context.example)
         on_cpu = self.fabric.device.type == "cpu"
         self.unstrided = Unstrided(self.net) if self.channels_last and on_cpu else None
+        self.give_back = keep_memory() if on_cpu else None
         self.grid_steps = [*grid_steps(self.net)]
         self.norms = processes.reduce_norms(self.net)
         compiled = torch.compile(self.net, dynamic=False) if settings.compile else self.net
@@ -142,6 +144,8 @@ class Engine(State):
     def close(self) -> None:
         """Take hooks off the network; it is trained."""
         processes.release_norms(self.norms)
+        if self.give_back is not None:
+            self.give_back()
         if self.matching is not None:
             self.matching.close()
         if self.unstrided is not None:
