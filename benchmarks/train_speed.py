@@ -7,8 +7,8 @@ RandomHorizontalFlip, ToTensor and Normalize for each image, the optimizer as it
 and the right answers counted in every step; with no worker and with two (kept between epochs), of which the better is
 compared. "netpress" is `netpress.train.fit`. Same network and first weights, batch, precision, optimizer and
 augmentation; each side computes with as many threads (`--threads`, all cores), workers come on top. A turn is one pass
-over the same training images; a first turn of all sides is left out. The last table: epochs of 45,000 images per hour of
-two networks in the form that learns groups, both in `fit`.
+over the same training images; a first turn of all sides is left out. The last table: epochs of 45,000 images per hour
+of two networks in the form that learns groups, both in `fit`.
 
 The first table has wall time, against the better of the plain loops, and beside it the ratio by CPU seconds against
 the one without workers: two workers may use cores that are idle otherwise, and other jobs on the machine change CPU
