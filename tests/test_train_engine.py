@@ -199,3 +199,17 @@ def test_stopped_in_an_epoch_ends_in_the_same_bytes(tmp_path, monkeypatch, updat
     assert contract.state(again.candidate.net) == contract.state(whole.candidate.net)
     keys = ("epoch", "lr", "train_loss", "train_top1", "validation_loss", "validation_top1")
     assert [[r[k] for k in keys] for r in again.history] == [[r[k] for k in keys] for r in whole.history]
+
+
+# --- a loss that begins later ---
+
+
+def test_a_deferred_balanced_loss_is_cross_entropy_until_then():
+    plain = fit(toy_candidate("plain"), Training(epochs=2, **SGD), toy_context())
+    late = {"loss": "class_balanced_focal", "focal_form": "softmax"}
+    deferred = fit(toy_candidate("plain"), Training(epochs=2, focal_from=0.5, **late, **SGD), toy_context())
+    whole = fit(toy_candidate("plain"), Training(epochs=2, **late, **SGD), toy_context())
+    first = [fitted.history[0]["train_loss"] for fitted in (plain, deferred, whole)]
+    second = [fitted.history[1]["train_loss"] for fitted in (plain, deferred)]
+    assert first[0] == first[1] != first[2]
+    assert second[0] != second[1]

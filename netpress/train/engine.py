@@ -173,13 +173,13 @@ class Engine(State):
         counted = torch.zeros(3, device=x.device)
         for i, (images, labels) in enumerate(pieces):
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(pieces)):
-                counted += self._backward(images, labels, len(images) / len(x), self._weight(place, len(x)))
+                counted += self._backward(images, labels, len(images) / len(x), place)
         self._step(place)
         # a batch that every process has whole must count once
         return counted / self.world if self._whole(place) < self.world else counted
 
-    def _backward(self, x: Tensor, y: Tensor, part: float, weight: float) -> Tensor:
-        """Gradients of one micro-batch: the share `part` of this process's images, which count `weight` times."""
+    def _backward(self, x: Tensor, y: Tensor, part: float, place: int) -> Tensor:
+        """Gradients of one micro-batch: the share `part` of this process's images of an update."""
         soft = None
         if self.teacher is not None:
             with torch.no_grad():
@@ -188,10 +188,11 @@ class Engine(State):
         if self.task.loss is not None:
             loss = self.task.loss(answers, y)
         else:
-            loss = training_loss(answers, y, soft, self.settings, self.class_weights)
+            deferred = place < self.settings.focal_from * self.settings.epochs * self.updates
+            loss = training_loss(answers, y, soft, self.settings, None if deferred else self.class_weights)
         if self.matching is not None:
             loss = loss + self.settings.distill_layers * self.matching.loss()
-        scaled = loss * (part * weight)
+        scaled = loss * (part * self._weight(place, round(len(x) / part)))
         if (extra := self._penalty()) is not None:
             # not of the images: the same in every process, so their mean is the term itself
             loss, scaled = loss + extra, scaled + part * extra

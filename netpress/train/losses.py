@@ -60,10 +60,10 @@ def training_loss(
         labels: int64 (N,).
         teacher: (N, C), or none.
         settings: which losses, with which weights.
-        weights: of the classes, (C,), of `balanced.class_weights`; needed by `loss = "class_balanced_focal"`.
+        weights: of the classes, (C,), of `balanced.class_weights`, for `loss = "class_balanced_focal"`; None where that
+            is not begun with yet (`focal_from`): then it is cross-entropy.
     """
-    if settings.loss == "class_balanced_focal":
-        assert weights is not None, "class_balanced_focal needs the weights of the classes"
+    if settings.loss == "class_balanced_focal" and weights is not None:
         hard = class_balanced_focal(logits, labels, weights, form=settings.focal_form, gamma=settings.focal_gamma)
     else:
         hard = classification(logits, labels, smoothing=settings.label_smoothing)

@@ -33,6 +33,7 @@ class Training(BaseModel):
     focal_form: Literal["sigmoid", "softmax"] = "sigmoid"  # a yes or no per class, or one choice among them
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0  # how much less an image counts that is right for sure
     focal_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999  # how much more a rare class counts; 0: no more
+    focal_from: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the training before which cross-entropy is trained
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight of the baseline's soft answers in the loss
     distill_layers: Annotated[float, Field(ge=0, le=1000)] = 0.0  # weight of the layers' distance from the baseline's
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0  # of the soft answers
