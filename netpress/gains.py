@@ -13,6 +13,7 @@ from typing import Any
 from netpress.processor import REDUCED
 
 _REMOVED, _REPLACED, _ADDED, _FOLDED, _ROUNDED = "removed", "replaced", "added", "folded", "rounded"
+_CONDENSED, _MERGED = "condensed", "merged"
 _ALONG = "goes along with another, or changes training only"
 EDITS = {
     **dict.fromkeys(("conv", "linear"), _REMOVED),
@@ -21,7 +22,10 @@ EDITS = {
         ("svd", "spatial_svd", "cp", "tucker2", "stacked", "grouped", "shuffled", "separable", "fire"), _REPLACED
     ),
     "beside": _ADDED,
+    **dict.fromkeys(("regrouped", "kernel_sums"), _CONDENSED),
+    **dict.fromkeys(("indexed", "condensed"), _ALONG),
     "identity": _FOLDED,
+    "scaled": _MERGED,
     "round": _ROUNDED,
 }
 """By structure edit what it did to the network."""
@@ -111,6 +115,11 @@ def _structure(edits: Sequence[Sequence[Any]]) -> list[Gain]:
     if folded := sum(EDITS.get(edit[0]) == _FOLDED for edit in edits):
         buys = "little: ONNX Runtime folds those behind convolutions by itself"
         found.append(Gain("folded batch norms", _many(folded, "layer"), buys))
+    if kept := sum(EDITS.get(edit[0]) == _CONDENSED for edit in edits):
+        buys = "size, and some speed: indices and reordering take part of what fewer multiply-adds save; time it"
+        found.append(Gain("condensed convolutions", _many(kept, "layer"), buys))
+    if merged := sum(EDITS.get(edit[0]) == _MERGED for edit in edits):
+        found.append(Gain("merged batch norms", _many(merged, "layer"), "size only: runtimes merge them by themselves"))
     return found
 
 

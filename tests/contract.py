@@ -148,14 +148,18 @@ def trained_their_way(candidate: Candidate, optimizer: str) -> Candidate:
     return candidate
 
 
-def moved(before: Candidate, after: Candidate) -> bool:
-    """Whether training changed every formed tensor but the frozen ones: otherwise a check of what it keeps is empty."""
+def moved(before: Candidate, after: Candidate, *, all_of_them: bool = True) -> bool:
+    """Whether training changed every formed tensor but the frozen ones: otherwise a check of what it keeps is empty.
+
+    Two steps in a row may leave a layer so few weights that those before it get no gradient: then some will do.
+    """
     changed = {n: raw(before.net.get_parameter(n)) != raw(after.net.get_parameter(n)) for n in before.forms}
     # a few updates need not take a coarse grid's weights to another level: there, some tensor must have moved
     coarse = {n for n, form in before.forms.items() if form.step is not None}
-    return all(changed[n] is _trains(form) for n, form in before.forms.items() if n not in coarse) and (
-        not coarse or any(changed[n] for n in coarse)
-    )
+    fine = [changed[n] is _trains(form) for n, form in before.forms.items() if n not in coarse]
+    if not all_of_them:
+        return not before.forms or any(fine) or any(changed[n] for n in coarse)
+    return all(fine) and (not coarse or any(changed[n] for n in coarse))
 
 
 def _trains(form: Form) -> bool:

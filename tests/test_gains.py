@@ -41,6 +41,9 @@ def test_every_edit_of_a_network_has_its_kind():
         ([("svd", "a", 4), ("svd", "b", 4), ("cp", "c", 4)], "cheaper layers", "2 svd, 1 cp"),
         ([("beside", "a"), ("beside", "b")], "branches", "2 layers"),
         ([("bias", "a"), ("identity", "n")], "folded batch norms", "1 layer"),
+        ([("indexed", "n", 8), ("regrouped", "a", 4, 8), ("regrouped", "b", 4, 8)], "condensed", "2 layers"),
+        ([("kernel_sums", "a", 16)], "condensed", "1 layer"),
+        ([("scaled", "n", 1)], "merged batch norms", "1 layer"),
     ],
 )
 def test_structure_is_named_once_and_counted(edits, what, where):

@@ -83,7 +83,8 @@ def test_the_recall_of_each_class_comes_from_the_confusion_of_the_run(tail, tmp_
     plain = tail["collect"](write(tmp_path / "lt-ce", metrics))
     assert (plain["images"], plain["recall"]) == ([5000, 50], [100, 50])
     by = {"lt-ce": plain, "lt-focal": plain | {"run": "lt-focal", "top1": 78.0, "recall": [96, 60]}}
-    assert tail["recalls"](by) == ["| a | 5,000 | 100.0 | 96.0 | not run |", "| b | 50 | 50.0 | 60.0 | not run |"]
+    lost = " | not run" * 3 + " |"
+    assert tail["recalls"](by) == [f"| a | 5,000 | 100.0 | 96.0{lost}", f"| b | 50 | 50.0 | 60.0{lost}"]
     assert {line.count("|") for line in tail["lines"](by)} == {11}
     assert "| +3.00 | 96.00 | 60.00 |" in tail["lines"](by)[1]
     assert all(claim.holds for claim in tail["claims"](by))

@@ -257,7 +257,12 @@ def test_real_run_tells_what_became_of_every_layer(tmp_path):
     assert texts(table)[0][labels(table).index("Tied to")] == "outer"
     assert (done.candidate.net.stem.out_channels, done.candidate.net.inner.out_channels) == (4, 6)
     page = page_of(tmp_path / "run")
-    for fact in ("10 of 30 filters went", "01-filter_prune", "equals the zeroed twin", "Fold batch norm; then no"):
+    for fact in (
+        "10 of 30 filters went",
+        "01-filter_prune",
+        "equals the zeroed twin",
+        "Fold batch norm (rest: keep); then no",
+    ):
         assert fact in page.text, fact
     assert "NaN" not in (tmp_path / "run" / "metrics.json").read_text()
     assert sum(line[1].sort for line in table.rows) == table.foot[-1][1].sort
