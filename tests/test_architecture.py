@@ -113,6 +113,8 @@ def test_imports_go_one_way(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if n.split("/")[1].removesuffix(".py") in LIGHT])
 def test_the_device_side_needs_numpy_and_onnx_runtime_only(name):
     allowed = set(sys.stdlib_module_names) | {"numpy", "onnxruntime", "netpress"}
+    if name == "netpress/codec/compiled.py":
+        allowed.add("numba")  # where it is installed; without it the same functions run as plain Python
     assert {imported.partition(".")[0] for imported, _ in imports(ROOT / name)} <= allowed
 
 
@@ -289,6 +291,7 @@ def test_the_device_side_imports_without_the_rest():
     assert len(light) > 8
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in sorted(HEAVY))
     python(f"import sys, importlib\n{blocked}import netpress\nfor name in {light!r}: importlib.import_module(name)")
-    # and nothing heavy comes in by another way
-    loaded = python(f"import sys, importlib\nfor name in {light!r}: importlib.import_module(name)\nprint(*sys.modules)")
+    # and nothing heavy comes in by another way (numba, which is optional, brings its own)
+    alone = "import sys, importlib\nsys.modules['numba'] = None\n"
+    loaded = python(f"{alone}for name in {light!r}: importlib.import_module(name)\nprint(*sys.modules)")
     assert not HEAVY & set(loaded.split())
