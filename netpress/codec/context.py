@@ -20,15 +20,16 @@ _WHAT = "context stream"
 Whole = NDArray[np.integer]
 
 
-def encode(values: Whole) -> bytes:
+def encode(values: Whole, *, note: int = 0) -> bytes:
     """Code the numbers of a tensor.
 
     >>> decode(encode(np.array([[0, 2], [-1, 0]])), (2, 2))
-    array([[ 0,  2],
-           [-1,  0]], dtype=int32)
+    (array([[ 0,  2],
+           [-1,  0]], dtype=int32), 0)
 
     Args:
         values: integers of any shape, near zero.
+        note: 0 or 1: a bit of the caller's, which comes back.
     """
     from netpress.codec import context_kernel as kernel
 
@@ -39,12 +40,12 @@ def encode(values: Whole) -> bytes:
         state, means = _fresh(data, _three(values.shape))
         state.coder[kernel.RANGE] = 1 << 32
         if kernel.run(state, work.reshape(-1), _three(values.shape), means, 0) != kernel.FULL:
-            return _finish(state)
+            return (bytes([note]) + _finish(state)).rstrip(b"\0")
         room *= 2
 
 
-def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int32]:
-    """Read what `encode` wrote.
+def decode(data: bytes, shape: Sequence[int]) -> tuple[NDArray[np.int32], int]:
+    """Read what `encode` wrote: the numbers and the caller's bit.
 
     Raises:
         FileError: bytes are left over.
@@ -52,6 +53,9 @@ def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int32]:
     from netpress.codec import context_kernel as kernel
 
     values = np.zeros(math.prod(shape), np.int32)
+    note, data = (data[0] if data else 0), data[1:]
+    if note > 1:
+        raise FileError(f"{_WHAT}: first byte {note}: written by a newer version; update netpress")
     state, means = _fresh(np.frombuffer(data, np.uint8).copy(), _three(shape))
     state.coder[kernel.RANGE] = 1 << 32
     state.coder[kernel.CODE] = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
@@ -59,7 +63,7 @@ def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int32]:
     used = kernel.run(state, values, _three(shape), means, 1)
     if len(data) > used or data[-1:] == b"\0":
         raise FileError(f"{_WHAT}: at most {used} bytes expected, the last not zero, got {len(data)}")
-    return values.reshape(shape)
+    return values.reshape(shape), note
 
 
 def _three(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -13,9 +13,9 @@ become bytes:
     ...+half                 floats are written in 16 bits, where nothing is lost by it
     ...+grid                 shared: the table is written as integers and their step
 
-with CODER one of bits, huffman, rans. Sparse, shared and Huffman-coded weights are those of Deep Compression (Han et
-al., 2016, sections 2 to 4). We differ in the fillers of the gaps (`relative_index`), and in that each tensor takes what
-comes out smallest.
+with CODER one of bits, huffman, rans; alone and behind mask also context (`context_chain`). Sparse, shared and
+Huffman-coded weights are those of Deep Compression (Han et al., 2016, sections 2 to 4). We differ in the fillers of the
+gaps (`relative_index`), and in that each tensor takes what comes out smallest.
 """
 
 import math
@@ -25,13 +25,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec import chains, sides, whole_numbers
+from netpress.codec import chains, context_chain, floats, sides, whole_numbers
 from netpress.codec.chains import NEWER, WHOLE, Chain
 from netpress.codec.sides import Side
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
 
-Codec = Literal["auto", "bits", "huffman", "rans"]
+Codec = Literal["auto", "bits", "huffman", "rans", "context"]
 Array = NDArray[np.generic]
 
 MAX_ELEMENTS = 1 << 31
@@ -159,7 +159,7 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
 
     Args:
         stored: the tensor.
-        codec: "auto" tries all coders; "bits", "huffman" or "rans" only that one.
+        codec: "auto" tries all coders; "bits", "huffman", "rans" or "context" only that one.
 
     Returns:
         The chain, the bytes, and how many of them belong to each part.
@@ -168,18 +168,42 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
         ValueError: `stored` contradicts itself.
     """
     _validate(stored)
-    coders = chains.CODERS if codec == "auto" else (codec,)
     front, half = _front(stored)
-    grid = stored.form == "shared" and stored.side is not None
+    how = Chain("", "", "", half, stored.form == "shared" and stored.side is not None)
+    around = stored.positions is not None or stored.codes is not None
+    if codec == "context" and around:
+        return _pack_context(stored, front, how)
+    packed = _pack_static(stored, chains.CODERS if codec == "auto" else (codec,), front, how)
+    elements = math.prod(stored.shape)
+    if codec == "auto" and around and context_chain.may_pay(elements):
+        rival = _pack_context(stored, front, how)
+        return rival if context_chain.pays(len(rival.data), len(packed.data), elements) else packed
+    return packed
+
+
+def _pack_static(stored: Stored, coders: tuple[str, ...], front: bytes, how: Chain) -> Packed:
+    """The shortest of the chains whose chances do not move."""
     if stored.positions is not None:
-        return _pack_support(stored, coders, front, Chain("", "", "", half, grid))
+        return _pack_support(stored, coders, front, how)
     if stored.codes is None:
         assert stored.values is not None
-        raw = Packed(str(Chain("", "raw", "", half)), front, {"values": len(front)})
+        raw = Packed(str(how._replace(first="raw")), front, {"values": len(front)})
         return min([raw, *_pack_whole(stored.values, coders)], key=lambda packed: len(packed.data))
     coder, codes = chains.shortest(stored.codes, _alphabet(stored), coders)
-    parts = {"codes": len(codes), "table": len(front)}
-    return Packed(str(Chain("", coder, "", half, grid)), front + codes, parts)
+    return Packed(str(how._replace(first=coder)), front + codes, {"codes": len(codes), "table": len(front)})
+
+
+def _pack_context(stored: Stored, front: bytes, how: Chain) -> Packed:
+    """Codes and support in one stream."""
+    support, free = stored.positions is not None, stored.codes is None
+    codes = np.zeros(_inside(stored).size, np.int32) if stored.codes is None else stored.codes
+    zero = context_chain.zero_of(stored.table, stored.side, support=support)
+    stream = context_chain.write(codes, zero, stored.shape, stored.positions)
+    chain = str(how._replace(place="mask" if support else "", first=context_chain.NAME))
+    if free:
+        head = write_varint(len(stream)) + stream
+        return Packed(chain, head + front, {"positions": len(head), "values": len(front)})
+    return Packed(chain, front + stream, {"codes": len(stream), "table": len(front)})
 
 
 def _pack_whole(values: Array, coders: tuple[str, ...]) -> list[Packed]:
@@ -198,9 +222,9 @@ def _front(stored: Stored) -> tuple[bytes, bool]:
     if stored.table is not None and stored.side is not None:
         return write_varint(len(stored.table)) + sides.write_grid(stored.side, stored.table), False
     scale = None if stored.side is None else stored.side.scale.reshape(-1)
-    floats = next(part for part in (stored.values, stored.table, scale) if part is not None)
-    half = _halves(floats)
-    raw = _to_bytes(floats, half=half)
+    numbers = next(part for part in (stored.values, stored.table, scale) if part is not None)
+    half = floats.halves(numbers)
+    raw = floats.to_bytes(numbers, half=half)
     if stored.side is not None:
         return sides.write(stored.side, raw), half
     return raw if stored.table is None else write_varint(len(stored.table)) + raw, half
@@ -236,12 +260,16 @@ def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain:
         values = whole_numbers.read(data, how, elements, np.dtype(dtype))
         return Stored(shape, form, dtype, values=values)
     if form == "free":
-        positions, at = _read_free_support(data, how, elements)
+        positions, at = _read_free_support(data, how, shape)
         count = elements if positions is None else len(positions)
-        values = _from_bytes(data[at:], dtype, count, half=how.half)
+        values = floats.from_bytes(data[at:], dtype, count, half=how.half)
         return Stored(shape, form, dtype, positions, values=values)
     table, side, size, at = _read_front(data, how, form, shape)
-    positions, codes = _read_codes(data, at, how, elements=elements, size=size)
+    if how.first == context_chain.NAME:
+        zero = context_chain.zero_of(table, side, support=bool(how.place))
+        positions, codes = context_chain.read(data[at:], zero, shape, size=size, support=bool(how.place))
+    else:
+        positions, codes = _read_codes(data, at, how, elements=elements, size=size)
     return Stored(shape, form, dtype, positions, codes, table, side=side)
 
 
@@ -261,7 +289,12 @@ def _read_front(
         side, table, at = sides.read_grid(data, at, size)
         return table, side, size, at
     end = at + size * width
-    return _from_bytes(data[at:end], "float32", size, half=how.half).astype(np.float32, copy=False), None, size, end
+    return (
+        floats.from_bytes(data[at:end], "float32", size, half=how.half).astype(np.float32, copy=False),
+        None,
+        size,
+        end,
+    )
 
 
 def _brief(shape: tuple[int, ...]) -> str:
@@ -306,31 +339,6 @@ def _validate_codes(stored: Stored, inside: Array) -> None:
         raise ValueError(f"codes must lie in 0..{most}, got {inside.min()}..{inside.max()}")
 
 
-def _halves(values: Array) -> bool:
-    """True where float32 numbers survive a round trip through 16 bits, to the bit."""
-    if values.dtype != np.float32 or not values.size:
-        return False
-    with np.errstate(over="ignore", under="ignore"):
-        back = values.astype(np.float16).astype(np.float32)
-    return bool((back.view(np.uint32) == np.ascontiguousarray(values).view(np.uint32)).all())
-
-
-def _to_bytes(values: Array, *, half: bool) -> bytes:
-    dtype = np.dtype(np.float16) if half else values.dtype
-    return values.astype(dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _from_bytes(data: bytes, dtype: str, count: int, *, half: bool) -> Array:
-    written = np.dtype(np.float16 if half else dtype)
-    if half and dtype != "float32":
-        raise FileError(f"half is for float32, got {dtype}")
-    if len(data) != count * written.itemsize:
-        raise FileError(f"expected {count * written.itemsize} bytes for {count} {written} values, got {len(data)}")
-    if dtype == "bool" and data.strip(b"\0\1"):
-        raise FileError("a truth value is neither 0 nor 1")
-    return np.frombuffer(data, written.newbyteorder("<")).astype(dtype)
-
-
 def _pack_support(stored: Stored, coders: tuple[str, ...], front: bytes, how: Chain) -> Packed:
     """Try a symbol per entry and gaps; `front` is the table or the scales, or the free values."""
     assert stored.positions is not None
@@ -358,8 +366,9 @@ def _pack_support(stored: Stored, coders: tuple[str, ...], front: bytes, how: Ch
     return min(results, key=lambda packed: len(packed.data))
 
 
-def _read_free_support(data: bytes, how: Chain, elements: int) -> tuple[NDArray[np.int64] | None, int]:
+def _read_free_support(data: bytes, how: Chain, shape: tuple[int, ...]) -> tuple[NDArray[np.int64] | None, int]:
     """Positions of a free tensor, and where its values start."""
+    elements = math.prod(shape)
     if not how.place:
         return None, 0
     if how.place != "mask":
@@ -367,6 +376,8 @@ def _read_free_support(data: bytes, how: Chain, elements: int) -> tuple[NDArray[
     size, at = read_varint(data, 0)
     if size > len(data) - at:
         raise FileError(f"a mask of {size} bytes does not fit into {len(data)}")
+    if how.first == context_chain.NAME:
+        return context_chain.read(data[at : at + size], 0, shape, size=1, support=True)[0], at + size
     symbols = chains.decode(data[at : at + size], 2, elements, how.first)
     return np.flatnonzero(symbols), at + size
 

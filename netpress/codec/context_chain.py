@@ -1,0 +1,103 @@
+"""Codes of a tensor as whole numbers around zero, for context coding, and back.
+
+Everywhere (no support): v = code - z. With a support: v = 0 outside; inside v = code - z below z and code - z + 1 from
+z on, so that no entry inside is 0; or, where no code inside is z, just code - z (`CLOSE`, a bit that the stream keeps).
+
+z is the zero point of an integer grid; for a table without a support the index of the value nearest to zero (the first
+of several), with one the number of values below zero; 1 for signs; 0 for free values, which have a mask only.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netpress.codec import context
+from netpress.codec.compiled import COMPILED
+from netpress.codec.sides import Side
+from netpress.errors import FileError
+
+Codes = NDArray[np.integer]
+
+NAME = "context"
+CLOSE = 1
+"""The code z occurs outside the support only."""
+
+SMALL = 1 << 16
+WORTH = 0.98
+"""Above `SMALL` elements the file must shrink to this share, as reading takes longer than that of other chains."""
+LARGEST, SLOW = -1, -1
+"""Larger tensors are not tried; the second number is for machines without numba."""
+
+
+def zero_of(table: NDArray[np.float32] | None, side: Side | None, *, support: bool) -> int:
+    """The code that stands for zero, or would.
+
+    >>> zero_of(np.float32([-2, -1, 0.5]), None, support=False), zero_of(np.float32([-2, -1, 0.5]), None, support=True)
+    (2, 2)
+    """
+    if table is not None:
+        if support:
+            return int(np.count_nonzero(table < 0))
+        sizes = np.abs(table)
+        return int(np.argmin(np.where(np.isnan(sizes), np.inf, sizes))) if len(table) else 0
+    if side is None:
+        return 0
+    return side.zero_point if side.bits else 1
+
+
+def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np.int64] | None) -> bytes:
+    """The stream of the codes inside a support, or everywhere.
+
+    >>> read(write(np.array([0, 2]), 1, (3,), np.array([0, 2])), 1, (3,), size=3, support=True)
+    (array([0, 2]), array([0, 2], dtype=int32))
+
+    Args:
+        codes: of each entry inside the support, row-major [n].
+        zero: `zero_of`.
+        shape: of the tensor.
+        positions: the support [n]; None means everywhere.
+    """
+    values = codes.astype(np.int32) - zero
+    if positions is None:
+        return context.encode(values.reshape(shape))
+    close = int(not (values == 0).any())
+    whole = np.zeros(math.prod(shape), np.int32)
+    whole[positions] = values if close else values + (values >= 0)
+    return context.encode(whole.reshape(shape), note=close * CLOSE)
+
+
+def read(
+    data: bytes, zero: int, shape: tuple[int, ...], *, size: int, support: bool
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int32]]:
+    """Positions (None without a support) and codes, which lie below `size`.
+
+    Raises:
+        FileError: damage, or a code out of range.
+    """
+    values, note = context.decode(data, shape)
+    flat, positions = values.reshape(-1), None
+    if support:
+        positions = np.flatnonzero(flat)
+        flat = flat[positions]
+        flat = flat if note == CLOSE else flat - (flat > 0)
+    elif note:
+        raise FileError(f"context stream: the bit {note} is for tensors with a support")
+    codes = flat + np.int32(zero)
+    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < size:
+        raise FileError(f"context stream: codes below {size} expected, got {codes.min()}..{codes.max()}")
+    return positions, codes
+
+
+def may_pay(elements: int) -> bool:
+    """Whether it is tried at all when all coders are: not where writing would take long."""
+    return elements <= (LARGEST if COMPILED else SLOW)
+
+
+def pays(size: int, others: int, elements: int) -> bool:
+    """Whether a stream of `size` bytes is worth more than another chain's.
+
+    >>> pays(995, 1000, 10_000), pays(995, 1000, 1_000_000)
+    (True, False)
+    """
+    return size < others * (1 if elements <= SMALL else WORTH)
