@@ -1,6 +1,6 @@
 """Prune every convolutional network of torchvision, and one or more of every convolutional family of timm, and compare.
 
-    python benchmarks/coverage.py [--check] [--networks NAME ...] [--timeout 300] [--again]
+    python benchmarks/prune_coverage.py [--check] [--networks NAME ...] [--timeout 300] [--again]
 
 Random weights, random batch-norm statistics, keep 0.5 of every group of channels that can go, chosen at random. Ours:
 the relative error against the zeroed twin in float64, the share of parameters removed, what could not be pruned and
