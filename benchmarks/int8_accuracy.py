@@ -42,7 +42,7 @@ def published(name: str, source: str, root: str) -> tuple[Candidate, Any]:
     """A network with its published weights, and its data."""
     data = open_data(source, root)
     named = open_network(name, shape=zoo.describe(name).shape, classes=10)
-    known = open_weights(named.net, named.arch, "pretrained", root)
+    known = open_weights(named.net, named.arch, "pretrained", root).known
     assert known is not None
     return Candidate(named.net.eval(), arch=named.arch, inputs=Inputs(data.shape, known.mean, known.std)), data
 

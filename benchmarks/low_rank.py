@@ -67,7 +67,7 @@ class Bench:
     def __init__(self, name: str, root: Path, work: Path) -> None:
         self.name, self.facts, self.work = name, NETWORKS[name], work
         named = open_network(name)
-        known = open_weights(named.net, named.arch, "pretrained", str(root))
+        known = open_weights(named.net, named.arch, "pretrained", str(root)).known
         self.data: Data = suited(nxp.data.open(self.facts["data"], root), known)
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
         self.start = Candidate(named.net.eval(), arch=named.arch, inputs=inputs)

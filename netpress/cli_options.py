@@ -63,10 +63,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--data",),
         {"required": True, "help": _DATA},
     ),
-    "weights": (("--weights",), {"help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"}),
+    "weights": (("--weights",), {"help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel .net"}),
     "weights!": (
         ("--weights",),
-        {"required": True, "help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel"},
+        {"required": True, "help": "pretrained, or a .safetensors .pt .pth .th .npz .caffemodel .net"},
     ),
     "out!": (("--out",), {"required": True, "help": "where to write"}),
     "out-demo": (("--out",), {"default": "runs/demo", "help": "run folder (runs/demo)"}),

@@ -26,6 +26,7 @@ from netpress.codec.stored import Codec
 from netpress.data import Data
 from netpress.data.batches import normalise
 from netpress.errors import DataError, ModelError, RecipeError
+from netpress.forms import Form
 from netpress.measure.metrics import machine, metrics
 from netpress.opening import Options, check_fit, device_of, named, opened, state_digest
 from netpress.recipe import Recipe, Step, read
@@ -120,12 +121,12 @@ class _Job:
         self.device = device_of(options.device)
         self.recipe = named(recipe, net, data)
         source = data if isinstance(data, Data) else opened(self.recipe, options)
-        network, known = self._network(net, source)
+        network, known, forms = self._network(net, source)
         self.data = suited(source, known)
-        plain, forms = adopt(network.net)
+        plain, masks = adopt(network.net)
         self.own = plain if network.arch.source == "own" else None
         inputs = Inputs(self.data.shape, self.data.mean, self.data.std)
-        self.start = Candidate(plain, forms, arch=network.arch, inputs=inputs, classes=self.data.classes)
+        self.start = Candidate(plain, {**forms, **masks}, arch=network.arch, inputs=inputs, classes=self.data.classes)
         self._check()
 
     def _check(self) -> None:
@@ -188,19 +189,19 @@ class _Job:
             numbers.append(self._step(step, numbers[-1], self.out / names[step.number - 1]))
         return self._finish(numbers, self.out / names[-1])
 
-    def _network(self, net: str | nn.Module | None, data: Data) -> tuple[Named, Known | None]:
-        """The network with the start of its weights, a function of the seed alone, and what is known about them."""
+    def _network(self, net: str | nn.Module | None, data: Data) -> tuple[Named, Known | None, Mapping[str, Form]]:
+        """The network with its first weights, a function of the seed alone; what is known of them, their forms."""
         with torch.random.fork_rng():
             torch.manual_seed(draw(self.options.seed, 0))
             if isinstance(net, nn.Module):
-                return open_network(net), None
+                return open_network(net), None, {}
             spec = self.recipe.network
             if spec is None:
                 raise RecipeError("the recipe names no network: give one, or use compress MODEL")
             named = open_network(spec.name, spec.settings, shape=data.shape, classes=len(data.classes))
         if spec.weights is None:
-            return named, None
-        return named, open_weights(named.net, named.arch, spec.weights, self.options.data_root)
+            return named, None, {}
+        return named, *open_weights(named.net, named.arch, spec.weights, self.options.data_root)
 
     def _given(self) -> bool:
         """Whether the network came with its weights."""

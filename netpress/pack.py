@@ -33,6 +33,7 @@ def pack(
 
     Raises:
         ModelError: the network cannot be built or does not fit the weights, or the shape is not known.
+        FileError: a compressed file of weights (`.net`) is cut, damaged, or of another network.
     """
     named = open_network(model)
     if shape is None and named.arch.source == "zoo":
@@ -41,7 +42,7 @@ def pack(
         raise ModelError(f"{model}: say the shape of one image, for instance --input 3x224x224")
     if not len(mean) == len(std) or (mean and len(mean) != shape[0]):
         raise ModelError(f"mean and std need one number per channel ({shape[0]}), got {len(mean)} and {len(std)}")
-    known = open_weights(named.net, named.arch, str(weights))
+    known, forms = open_weights(named.net, named.arch, str(weights))
     if known is not None and not mean:
         mean, std = known.mean, known.std
-    return save(Candidate(named.net.eval(), arch=named.arch, inputs=Inputs(shape, mean, std)), out)
+    return save(Candidate(named.net.eval(), forms, named.arch, Inputs(shape, mean, std)), out)

@@ -43,7 +43,7 @@ def test_stated_accuracy(name, part_of, data_root):
     split = part_of(set_name)
     assert len(split) == 10_000
     named = open_network(name)
-    known = open_weights(named.net, named.arch, "pretrained", data_root)
+    known = open_weights(named.net, named.arch, "pretrained", data_root).known
     net = named.net.to(memory_format=torch.channels_last)  # half the time on a CPU
     found = evaluate(net, split, Inputs(tuple(split.images.shape[1:]), known.mean, known.std))
     assert abs(found.top1 - stated) <= 0.001, f"{found.top1:.2%}"

@@ -29,7 +29,7 @@ from netpress.weights.pretrained import ELSEWHERE
 
 def opened(name, weights="pretrained", root=None, **settings):
     named = open_network(name, settings)
-    return named.net.eval(), open_weights(named.net, named.arch, str(weights), root)
+    return named.net.eval(), open_weights(named.net, named.arch, str(weights), root).known
 
 
 def entry(path, mirrors=(), **changes):

@@ -145,3 +145,18 @@ def test_refusals_are_one_line(settings, words):
 
 def test_shares_are_rounded_down_in_decimals():
     assert squeezenet.fires(100, 100, 0.29, 2, 0.29)[0] == (29, 71, 29)
+
+
+def test_the_authors_network_has_a_frame_around_the_classifiers_input():
+    net = zoo.create("squeezenet").eval()
+    framed = zoo.create("squeezenet-caffe").eval()
+    framed.load_state_dict(net.state_dict())
+    net.conv10.bias.data.normal_()
+    framed.conv10.bias.data.copy_(net.conv10.bias.data)
+    x = torch.randn(1, 3, 227, 227)
+    inside, frame = 13 * 13, 15 * 15 - 13 * 13
+    with torch.no_grad():
+        expected = (inside * net(x) + frame * net.conv10.bias.relu()) / (inside + frame)
+        torch.testing.assert_close(framed(x), expected, atol=1e-5, rtol=1e-5)
+    found = cost(zoo.create("squeezenet-caffe", device="meta"), (3, 227, 227))
+    assert (found.params, found.macs) == (1_248_424, 861_339_936)

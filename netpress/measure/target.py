@@ -54,7 +54,7 @@ def measure_network(
     shape = opened.shape if opened else shape
     with torch.device("meta" if ":" not in spec and weights is None else "cpu"):  # shapes only: in no time
         named, shape = open_sized(spec, settings, shape=shape, classes=len(opened.classes) if opened else None)
-    known = open_weights(named.net, named.arch, weights, root) if weights else None
+    known = open_weights(named.net, named.arch, weights, root).known if weights else None
     candidate = Candidate(named.net, arch=named.arch, inputs=_inputs(shape, opened, known))
     notes = [zoo.describe(named.arch.name).note if named.arch.source == "zoo" else "", known.note if known else ""]
     found = {"note": " ".join(filter(None, notes))} if any(notes) else {}

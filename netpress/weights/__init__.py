@@ -6,6 +6,6 @@ known about the weights: the normalisation they want, their data set, their stat
 
 from netpress.weights.known import Known, recognise
 from netpress.weights.load import load_weights
-from netpress.weights.pretrained import PRETRAINED, open_weights, suited
+from netpress.weights.pretrained import PRETRAINED, Opened, open_weights, suited
 
-__all__ = ["PRETRAINED", "Known", "load_weights", "open_weights", "recognise", "suited"]
+__all__ = ["PRETRAINED", "Known", "Opened", "load_weights", "open_weights", "recognise", "suited"]

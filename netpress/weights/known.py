@@ -9,7 +9,7 @@ from pathlib import Path
 from netpress.data.download import Remote
 
 _HUB = "https://raw.githubusercontent.com"
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Known:
         top1: accuracy that is stated with the weights, a fraction of the data set's test images; None: none is.
         licence: under which they are published.
         source: where they come from.
+        order: of the image's channels, where they are colours.
         file: their file, below the data root; None where a library fetches them.
     """
 
@@ -36,6 +37,7 @@ class Known:
     top1: float | None
     licence: str
     source: str
+    order: str = "RGB"
     file: Remote | None = None
 
     @property
@@ -47,13 +49,18 @@ class Known:
         """
         stated = "" if self.top1 is None else f", stated top-1 {self.top1:.2%}".replace("%", " %")
         where = f"{self.data} ({self.trained_on})"
-        return f"weights of {self.network} from {self.source}: trained on {where}{stated}, with their own normalisation"
+        order = "" if self.order == "RGB" else f" and channels in the order {self.order}"
+        return (
+            f"weights of {self.network} from {self.source}: trained on {where}{stated}, with their own normalisation"
+            f"{order}"
+        )
 
 
 def _cifar(depth: int, file: str, size_bytes: int, sha256: str, top1: float) -> Known:
     return Known(
         network=f"cifar-resnet{depth}",
-        **_IMAGENET,
+        mean=_MEAN,
+        std=_STD,
         data="cifar10",
         trained_on="train+validation",
         top1=top1,
@@ -145,6 +152,23 @@ KNOWN = (
             size_bytes=1_725_006,
             sha256="335712ac09ed4421f361778462afc316bcd672fee50a65fda99c9c4fd6208095",
             mirrors=(f"{_HUB}/danielhers/caffe/f2c1b428a41324431da6ad6a28d5134b9c2dc06b/examples/mnist",),
+        ),
+    ),
+    Known(
+        network="squeezenet-caffe",
+        mean=(104 / 255, 117 / 255, 123 / 255),  # pixels of 0 to 255 less the mean: blue, green, red
+        std=(1 / 255,) * 3,
+        data="imagenet",
+        trained_on="train",
+        top1=0.575,
+        licence="BSD-2-Clause",
+        source="songhan/SqueezeNet-Deep-Compression at fb13faa",
+        order="BGR",
+        file=Remote(
+            path="weights/squeezenet-deep-compression/compressed_SqueezeNet.net",
+            size_bytes=675_763,
+            sha256="e4ab6960ae8cd81505e1c2136921201507e930966c53deaf15862a395b3a3261",
+            mirrors=(f"{_HUB}/songhan/SqueezeNet-Deep-Compression/fb13faa2cf121ced9999f8a9d538ec6c56084733",),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Fill a network from a file: safetensors, state dicts of PyTorch, npz, Caffe models. Never code."""
+"""Fill a network from a file: safetensors, state dicts of PyTorch, npz, Caffe models, `.net` files. Never code."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from netpress import zoo
 from netpress.errors import ModelError
+from netpress.forms import Form
+from netpress.weights.artefact import read_net
 from netpress.weights.caffe import read_caffemodel
 from netpress.weights.keras import from_keras, is_keras
 
@@ -36,32 +38,42 @@ _DAMAGE = (
 )
 """What the readers raise on files that are cut, changed, or something else."""
 
+_COMPRESSED = ".net"
 _WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 _TABLES = ("TORCHVISION", "TIMM", "CAFFE", "KERAS")
 """What a family may call its tables of other programs' names: (regular expression, replacement), in order."""
 
 
-def load_weights(net: nn.Module, path: Path, *, name: str | None = None) -> None:
+def load_weights(net: nn.Module, path: Path, *, name: str | None = None) -> dict[str, Form]:
     """Fill a network from a file of weights, in place.
 
     A `.pt`, `.pth` or `.th` file is read by PyTorch's restricted loader, which builds tensors and plain containers
     only. A wrapping entry such as `state_dict` and the prefix `module.` of data-parallel training are taken off. An
     `.npz` file may have Keras's names and layouts. Where the names are not the network's, but one of the tables of its
-    zoo family (torchvision's, timm's, Caffe's, Keras's names) makes them so, that table is used.
+    zoo family (torchvision's, timm's, Caffe's, Keras's names) makes them so, that table is used. A `.net` file has no
+    names: its layers are the network's, in their order.
 
     Args:
         net: the network.
-        path: `.safetensors`, `.pt`, `.pth`, `.th`, `.npz` or `.caffemodel`.
+        path: `.safetensors`, `.pt`, `.pth`, `.th`, `.npz`, `.caffemodel` or `.net`.
         name: what the zoo calls the network; None: no other names are tried.
+
+    Returns:
+        The forms in which a `.net` file holds its weights, by name; for other files none.
 
     Raises:
         ModelError: the file cannot be read, or its tensors have other names or shapes; names the first few.
+        FileError: a `.net` file is cut, damaged, or of another network.
     """
     suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise ModelError(f"{path}: weights must be one of {', '.join(_READERS)}")
+    if suffix not in (*_READERS, _COMPRESSED):
+        raise ModelError(f"{path}: weights must be one of {', '.join((*_READERS, _COMPRESSED))}")
     if not path.is_file():
         raise ModelError(f"{path}: no such file of weights")
+    if suffix == _COMPRESSED:
+        values, forms = read_net(path, net)
+        fill(net, values, where=str(path), name=None)
+        return forms
     try:
         tensors = dict(_READERS[suffix](path))
     except _DAMAGE as error:
@@ -69,6 +81,7 @@ def load_weights(net: nn.Module, path: Path, *, name: str | None = None) -> None
         raise ModelError(f"{path}: cannot be read as {suffix} weights: {reason}") from error
     tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     fill(net, tensors, where=str(path), name=name)
+    return {}
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], *, where: str, name: str | None) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from netpress.codec.header import Arch
 from netpress.data import Data, data_root, decide_on_test
 from netpress.data.download import fetch
 from netpress.errors import DataError, ModelError
+from netpress.forms import Form
 from netpress.weights.known import KNOWN, Known, recognise
 from netpress.weights.load import fill, load_weights
 
@@ -39,9 +40,20 @@ ELSEWHERE = {
 """Networks of the zoo whose weights another library fetches: which library, and its name for the network."""
 
 
-def open_weights(
-    net: nn.Module, arch: Arch, weights: str, data_root: str | os.PathLike[str] | None = None
-) -> Known | None:
+class Opened(NamedTuple):
+    """What came with the weights that a network was filled with.
+
+    Args:
+        known: the normalisation that they want (`mean`, `std`) and a sentence about them (`note`); None: a file that is
+            not among the known ones.
+        forms: by tensor, where the file holds it pruned or with shared values.
+    """
+
+    known: Known | None
+    forms: Mapping[str, Form]
+
+
+def open_weights(net: nn.Module, arch: Arch, weights: str, data_root: str | os.PathLike[str] | None = None) -> Opened:
     """Fill a network, in place, and say what is known about its weights.
 
     Args:
@@ -52,11 +64,11 @@ def open_weights(
         data_root: as `data.data_root` takes it.
 
     Returns:
-        The normalisation that the weights want (`mean`, `std`) and a sentence about them (`note`); None: a file that
-        is not among the known ones.
+        What is known about the weights, and their forms.
 
     Raises:
         ModelError: no such weights, or they do not fit the network; one line.
+        FileError: a `.net` file is cut, damaged, or of another network.
     """
     name = arch.name if arch.source == "zoo" else None
     if weights == PRETRAINED:
@@ -65,8 +77,7 @@ def open_weights(
     known = recognise(path)
     if known is not None and name not in (None, known.network):
         raise ModelError(f"{path}: these are the weights of {known.network}, not of {name}")
-    load_weights(net, path, name=name)
-    return known
+    return Opened(known, load_weights(net, path, name=name))
 
 
 def suited(data: Data, known: Known | None) -> Data:
@@ -89,20 +100,19 @@ def suited(data: Data, known: Known | None) -> Data:
     return replace(data, mean=known.mean, std=known.std, note=f"{data.note}; {known.note}")
 
 
-def _pretrained(net: nn.Module, arch: Arch, root: str | os.PathLike[str] | None) -> Known:
+def _pretrained(net: nn.Module, arch: Arch, root: str | os.PathLike[str] | None) -> Opened:
     source, name = arch.source, arch.name
     if source == "zoo":
         for known in KNOWN:
             if known.network == name:
-                load_weights(net, _file(known, data_root(root)), name=name)
-                return known
+                return Opened(known, load_weights(net, _file(known, data_root(root)), name=name))
         source, name = ELSEWHERE.get(name, ("", ""))
     if source not in _FETCHERS:
         available = ", ".join(sorted({known.network for known in KNOWN} | set(ELSEWHERE)))
         raise ModelError(f"no pretrained weights of {arch.name}: there are some of {available}, torchvision:, timm:")
     tensors, known = _FETCHERS[source](name)
     fill(net, tensors, where=known.source, name=arch.name if arch.source == "zoo" else None)
-    return known
+    return Opened(known, {})
 
 
 def _file(known: Known, root: Path) -> Path:

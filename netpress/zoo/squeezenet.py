@@ -24,19 +24,22 @@ from netpress.zoo.variant import Variant
 
 _MODULES = 8
 _STEM = 96
+_PADS = (0, 1)
 _BYPASSES = ("none", "simple", "complex")
+
+_ORIGINAL: Mapping[str, object] = {
+    "base": 128,
+    "incr": 128,
+    "pct_3x3": 0.5,
+    "freq": 2,
+    "sr": 0.125,
+    "pools": (3, 7),
+    "bypass": "none",
+}
 
 VARIANTS = {
     "squeezenet": Variant(
-        settings={
-            "base": 128,
-            "incr": 128,
-            "pct_3x3": 0.5,
-            "freq": 2,
-            "sr": 0.125,
-            "pools": (3, 7),
-            "bypass": "none",
-        },
+        settings=_ORIGINAL,
         shape=(3, 224, 224),
         num_classes=1000,
         params=1_248_424,
@@ -46,6 +49,19 @@ VARIANTS = {
         note=(
             "838,024 parameters of Wang et al. 2019 are num_classes=200. Their counts for other values of base, incr "
             "and freq have a classifier of 512 inputs that cannot run; here it takes what the last module gives."
+        ),
+    ),
+    "squeezenet-caffe": Variant(
+        settings={**_ORIGINAL, "classifier_pad": 1},
+        shape=(3, 227, 227),
+        num_classes=1000,
+        params=1_248_424,
+        macs=861_339_936,
+        source="songhan/SqueezeNet-Deep-Compression, SqueezeNet_deploy.prototxt",
+        status="EXACT",
+        note=(
+            "The authors' own network: zeros around the classifier's input, so that a frame of ReLU(bias) is in the "
+            "mean, which changes the logits. Its weights want channels in the order blue, green, red."
         ),
     ),
 }
@@ -89,6 +105,7 @@ def build(
     num_classes: int = 1000,
     in_channels: int = 3,
     dropout: float = 0.5,
+    classifier_pad: int = 0,
 ) -> nn.Sequential:
     """Build `conv1 relu1 pool1 fire2 ... fire9 drop conv10 relu10 pool10 flatten`, fully convolutional.
 
@@ -107,6 +124,7 @@ def build(
         num_classes: outputs.
         in_channels: channels of the image.
         dropout: probability of zeroing before the classifier.
+        classifier_pad: zeros on each side of the classifier's input, 0 or 1.
 
     Returns:
         The network: (n, in_channels, height, width) -> logits (n, num_classes), both sides at least 21 pixels with the
@@ -121,6 +139,7 @@ def build(
     """
     check_image(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
     check_choice("bypass", bypass, _BYPASSES)
+    check_choice("classifier_pad", classifier_pad, _PADS)
     places = _check_pools(pools)
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(in_channels, _STEM, 7, stride=2),
@@ -136,7 +155,7 @@ def build(
         width = ones + threes
         if number in places:
             layers[f"pool{number + 1}"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-    classifier = nn.Conv2d(width, num_classes, 1)
+    classifier = nn.Conv2d(width, num_classes, 1, padding=classifier_pad)
     layers |= {"drop": nn.Dropout(dropout), "conv10": classifier, "relu10": nn.ReLU()}
     layers |= {"pool10": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
     net = nn.Sequential(layers)
