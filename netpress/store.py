@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Saved:
 
     Attributes:
         file_bytes: of the whole file, as the file system says.
-        overhead_bytes: of everything but the tensors: magic, lengths, header, graph, checksums.
+        overhead_bytes: of everything but the tensors: magic, lengths, header (with what tensors of one kind begin with,
+            for it stands there once), graph, checksums.
         parts: by tensor, bytes of its "positions", "codes", "table" (scales and steps too), "values".
         note: why the file holds no graph; empty if it does.
     """
@@ -82,11 +84,7 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto", graph
     values = {name: symbols(forms.get(name, Form()), tensor) for name, tensor in named.items()}
     drawn, extra, note = _graph(candidate, named, aliases) if graph else (b"", [], "left out")
     values |= {f"{_EXTRA}{i}": stored.free(array) for i, array in enumerate(extra)}
-    packed = {name: stored.pack(value, codec) for name, value in values.items()}
-    tensors = tuple(
-        container.Tensor(name, v.shape, v.form, v.dtype, packed[name].chain, packed[name].data)
-        for name, v in values.items()
-    )
+    tensors = tuple(container.Tensor.of(name, value, codec) for name, value in values.items())
     header = Header(
         arch=candidate.arch,
         input_shape=candidate.inputs.shape,
@@ -99,8 +97,19 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto", graph
     _compare(data, {**named, **{f"{_EXTRA}{i}": torch.from_numpy(np.array(a)) for i, a in enumerate(extra)}})
     atomic.write(path, data)
     size = path.stat().st_size
-    payload = sum(len(p.data) for p in packed.values())
-    return Saved(size, size - payload, {name: p.parts for name, p in packed.items()}, note)
+    return Saved(size, *_parts(data, values), note)
+
+
+def _parts(data: bytes, names: Iterable[str]) -> tuple[int, dict[str, dict[str, int]]]:
+    """Bytes around the tensors; and those of every tensor by part."""
+    parts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    around = 0
+    for place in container.layout(data):
+        if place.tensor:
+            parts[place.tensor]["table" if place.part == "scales" else place.part] += place.size
+        else:
+            around += place.size
+    return around, {name: dict(found) for name, found in parts.items()}
 
 
 def _named(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

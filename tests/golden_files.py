@@ -222,14 +222,23 @@ def whole_numbers_and_steps():
     return Press(Header(Arch("own", "WholeNumbers"), (1,)), tuple(tensors))
 
 
-FILES = {
+FILES = {  # name, which begins with the version of the frame -> what it holds
     "v1-every-chain": every_chain,
     "v1-integer-network": integer_network,
     "v1-long-streams": long_streams,
     "v1-patterns-and-integers": patterns_and_integers,
     "v1-small-network": small_network,
     "v1-whole-numbers": whole_numbers_and_steps,
+    "v2-every-chain": every_chain,
+    "v2-integer-network": integer_network,
+    "v2-patterns-and-integers": patterns_and_integers,
+    "v2-small-network": small_network,
 }
+
+
+def version(name):
+    """Of the frame around header, graph and tensors."""
+    return int(name[1])
 
 
 def pixels():
@@ -261,9 +270,9 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     for name, build in FILES.items():
         path = FOLDER / f"{name}.press"
-        size = container.write(path, build())
+        path.write_bytes(container.dumps(build(), version=version(name)))
         path.with_suffix(".json").write_text(json.dumps(contents(path), indent=0) + "\n")
-        print(path.name, size)
+        print(path.name, path.stat().st_size)
 
 
 if __name__ == "__main__":

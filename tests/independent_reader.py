@@ -232,9 +232,14 @@ def tensor(data, shape, chain, form, dtype):
     return struct.pack(f"<{n}{FORMATS[dtype]}", *dense)
 
 
-def read(data, dictionary):
+def read(data, dictionaries):
     """Header fields, tensors as (name, shape, form, dtype, chain, bytes), graph."""
-    assert data[:10] == bytes.fromhex("894E5052 0D0A1A0A 01 01")
+    assert data[:8] == bytes.fromhex("894E5052 0D0A1A0A")
+    return read_small(data, dictionaries[2]) if data[8] == 2 else read_chunked(data, dictionaries[1])
+
+
+def read_chunked(data, dictionary):
+    assert data[8:10] == bytes([1, 1])
     at, sizes = 10, []
     for _ in range(4):
         size, at = varint(data, at)
@@ -257,3 +262,36 @@ def read(data, dictionary):
         tensors.append((name, shape, form, dtype, chain, tensor(chunk(size, at), shape, chain, form, dtype)))
     assert at == len(data)
     return header, tensors, chunks[1]
+
+
+def read_small(data, dictionary):
+    assert zlib.crc32(data[:-4]) == struct.unpack_from("<I", data, len(data) - 4)[0]
+    # the stream ends itself; what is behind it stays: the same trick again
+    size = len(dictionary)
+    coder = zlib.decompressobj(-15)
+    stored = bytes([0]) + struct.pack("<HH", size, size ^ 0xFFFF) + dictionary
+    text, _, graph = coder.decompress(stored + data[9:-4])[size:].partition(b"\0")
+    rest, at = coder.unused_data, 0
+    header = json.loads(text)
+    header += [[], [], [], [], {}, {}, [], []][len(header) - 2 :]
+    *header, kinds, places = header
+    rows, sizes = [], []
+    for (name, shape), place in zip(header[4], places, strict=True):
+        chain, form, prefix, dtype = kinds[place] + ["free", "", "float32"][len(kinds[place]) - 1 :]
+        rows.append((name, shape, form, dtype, chain, bytes.fromhex(prefix)))
+        width = {"raw": struct.calcsize(FORMATS[dtype]), "raw+half": 2}.get(chain) if form == "free" else None
+        sizes.append(None if width is None else width * math.prod(shape))
+    open_ = [i for i, size in enumerate(sizes) if size is None]
+    largest = max(open_, key=lambda i: math.prod(rows[i][1]), default=None)
+    for i in open_:
+        if i != largest:
+            sizes[i], at = varint(rest, at)
+    if largest is not None:
+        sizes[largest] = len(rest) - at - sum(size or 0 for size in sizes)
+    tensors = []
+    for (*about, prefix), size in zip(rows, sizes, strict=True):
+        _, shape, form, dtype, chain = about
+        tensors.append((*about, tensor(prefix + rest[at : at + size], shape, chain, form, dtype)))
+        at += size
+    assert at == len(rest)
+    return header, tensors, graph

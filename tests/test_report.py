@@ -64,7 +64,7 @@ def test_real_bytes_add_up_to_the_file_and_come_from_its_parts(real):
     rows = tables.byte_rows(run)
     file_bytes = (real / "model.press").stat().st_size
     assert sum(row.total for row in rows) == file_bytes
-    assert rows[-1].parts["graph"] > 0
+    assert rows[-1].parts["header and graph"] > 0
     assert {"norm.running_mean", "norm.running_var"} <= {row.name for row in rows}
     drawn = figures.bytes_figure(rows)
     assert sum(sum(trace.x) for trace in drawn.data) == file_bytes

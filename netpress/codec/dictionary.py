@@ -2,8 +2,11 @@
 
 A dictionary never changes once a version that uses it is released: a better one gets the next id. It lists operators
 and attributes as protobuf bytes, then JSON with usual tensor names, shapes and chains, then a graph's usual beginning
-and end; what is likeliest stands last, where deflate refers to it most cheaply.
+and end; what is likeliest stands last, where deflate refers to it most cheaply. Version 1 of the format uses the first,
+version 2 the second, which `benchmarks/press_dictionary.py` made of whole networks.
 """
+
+from netpress.codec import dictionary_2
 
 DICTIONARIES = {
     1: b""
@@ -46,11 +49,14 @@ DICTIONARIES = {
     b'"\x04Conv\n\x0c\n\x012\x12\x013\n\x0c\n\x011\x12\x012\n\x0c\n\x010\x12\x011"\x04Relu\x12\x01y"\x04Gemm*\r'
     b"\n\x06transB\x18\x01\xa0\x01\x02\x12\x01gZ\x1c\n\x01x\x12\x17\n\x15\x08\x01\x12\x11\n\x03\x12\x01n\n\x02"
     b"\x08\x01\n\x02\x08\x1c\n\x02\x08\x1cb\x14\n\x01y\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01n\n\x02\x08\nB"
-    b"\x04\n\x00\x10\x14\x08\n:\xc0\x02\n\x14\n\x01x\n\x02t0\n\x02t1\x12\x010"
+    b"\x04\n\x00\x10\x14\x08\n:\xc0\x02\n\x14\n\x01x\n\x02t0\n\x02t1\x12\x010",
+    2: dictionary_2.BYTES,
 }
-"""Dictionary id (the tenth byte of a file) -> bytes.
+"""Dictionary id (in version 1 the tenth byte of a file) -> bytes.
 
 >>> import hashlib
 >>> hashlib.sha256(DICTIONARIES[1]).hexdigest()[:16]
 'd1637a6c868e646f'
+>>> hashlib.sha256(DICTIONARIES[2]).hexdigest()[:16]
+'2874b999f68230e9'
 """

@@ -5,7 +5,8 @@ The JSON is a list, trailing empty entries left out (`docs/format.md`, section 3
     [[source, name, settings, edits], input shape, mean, std, rows, classes, aliases, meta]
 
 and a row is `[name, shape]` for a plain float32 tensor, else `[name, shape, bytes, chain, form, dtype]`, where
-trailing defaults ("free", "float32") are left out.
+trailing defaults ("free", "float32") are left out. Small files (version 2) have `[name, shape]` for all, and two more
+entries: the *kinds* of tensors, `[chain, form, prefix, dtype]`, and the kind of each row. Their sizes stand elsewhere.
 """
 
 import json
@@ -13,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from netpress.errors import FileError
@@ -23,10 +24,12 @@ MAX_DEPTH = 32
 MAX_VALUES = 1 << 19
 MAX_TENSORS = 1 << 16
 MAX_TEXT = 1000
+MAX_PREFIX_BYTES = 16
 _MAX_INT_DIGITS = 18
 _ARCH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:\-]{0,199}")
 # Never fails once it has begun, and never goes back: linear in time also where a closing quote is missing.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_PREFIX = re.compile(r"(?:[0-9a-f]{2}){0,%d}" % MAX_PREFIX_BYTES)  # noqa: UP031  (braces)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 Json = Any
@@ -75,7 +78,17 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tensor in the header. `size_bytes` is the length of its chunk, None where it follows from the shape."""
+    """One tensor in the header.
+
+    Args:
+        name: of the tensor.
+        shape: of the restored tensor.
+        size_bytes: of its chunk; None where it follows from the shape, or stands elsewhere.
+        chain: how it is coded.
+        form: what its entries may be.
+        dtype: of the restored tensor.
+        prefix: first bytes of its payload, which its chunk leaves out.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -83,6 +96,7 @@ class Row:
     chain: str = "raw"
     form: str = "free"
     dtype: str = "float32"
+    prefix: bytes = b""
 
 
 def dump(header: Header, rows: tuple[Row, ...]) -> bytes:
@@ -98,16 +112,45 @@ def dump(header: Header, rows: tuple[Row, ...]) -> bytes:
     Raises:
         FileError: a value that the reader would refuse (checked by reading the result back).
     """
-    arch: list[Json] = _trim([header.arch.source, header.arch.name, header.arch.settings, header.arch.edits])
-    value: list[Json] = [arch, header.input_shape, header.mean, header.std, [_row_list(row) for row in rows]]
-    value.extend([header.classes, header.aliases, header.meta])
-    try:
-        text = json.dumps(_trim(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        raw = text.encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FileError(f"header: expected JSON values, got something else: {error}") from None
+    raw = _to_json(_fields(header, [_row_list(row) for row in rows]))
     parse(raw)
     return raw
+
+
+def dump_small(header: Header, rows: tuple[Row, ...]) -> bytes:
+    """Write the header of a small file: what repeats from tensor to tensor stands in it once.
+
+    >>> rows = Row("fc.weight", (10, 5), 21, "rans", "affine", prefix=b"\\x01\\x08"), Row("fc.bias", (10,))
+    >>> dump_small(Header(Arch("zoo", "lenet5"), (1, 28, 28)), rows).decode().partition("[],[],")[2]
+    '[["fc.weight",[10,5]],["fc.bias",[10]]],[],{},{},[["rans","affine","0108"],["raw"]],[0,1]]'
+
+    Args:
+        header: the header.
+        rows: one per tensor, in file order; their sizes are not written.
+
+    Raises:
+        FileError: a value that the reader would refuse (checked by reading the result back).
+    """
+    kinds = [_kind_list(row) for row in rows]
+    places = {json.dumps(kind): kind for kind in kinds}
+    order = {key: index for index, key in enumerate(places)}
+    value = _fields(header, [[row.name, row.shape] for row in rows])
+    raw = _to_json([*value, list(places.values()), [order[json.dumps(kind)] for kind in kinds]])
+    parse_small(raw)
+    return raw
+
+
+def _fields(header: Header, rows: list[Json]) -> list[Json]:
+    arch: list[Json] = _trim([header.arch.source, header.arch.name, header.arch.settings, header.arch.edits])
+    value: list[Json] = [arch, header.input_shape, header.mean, header.std, rows]
+    return [*value, header.classes, header.aliases, header.meta]
+
+
+def _to_json(value: list[Json]) -> bytes:
+    try:
+        return json.dumps(_trim(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FileError(f"header: expected JSON values, got something else: {error}") from None
 
 
 def parse(raw: bytes) -> tuple[Header, tuple[Row, ...]]:
@@ -119,7 +162,35 @@ def parse(raw: bytes) -> tuple[Header, tuple[Row, ...]]:
     Raises:
         FileError: anything but a well-formed header, with the place and the value.
     """
+    header, values = _header(_expect(_load(raw), list, "header"))
+    rows = tuple(_row(value, index) for index, value in enumerate(values))
+    _check_names(header, rows)
+    return header, rows
+
+
+def parse_small(raw: bytes) -> tuple[Header, tuple[Row, ...]]:
+    """Read the JSON of a small file's header; the inverse of `dump_small`, but for the sizes.
+
+    >>> parse_small(b'[["own","Net"],[3,8,8],[],[],[["a",[4]]],[],{},{},[["bits","signs","03"]],[0]]')[1][0].prefix
+    b'\\x03'
+
+    Raises:
+        FileError: anything but a well-formed header, with the place and the value.
+    """
     fields = _expect(_load(raw), list, "header")
+    if len(fields) not in range(2, 9) and len(fields) != 10:
+        raise FileError(f"header: expected 2 to 8 entries, or 10, got {len(fields)}")
+    header, values = _header(fields[:8])
+    kinds, places = fields[8:] or ([], [])
+    kinds = [_kind(value) for value in _expect(kinds, list, "header, kinds")]
+    if len(_expect(places, list, "header, kind of each tensor")) != len(values):
+        raise FileError(f"header: {len(places)} kinds for {len(values)} tensors")
+    rows = tuple(_of_kind(*each, kinds) for each in zip(values, places, strict=True))
+    _check_names(header, rows)
+    return header, rows
+
+
+def _header(fields: list[Json]) -> tuple[Header, list[Json]]:
     if not 2 <= len(fields) <= 8:
         raise FileError(f"header: expected 2 to 8 entries, got {len(fields)}")
     fields = fields + [[], [], [], [], {}, {}][len(fields) - 2 :]
@@ -132,9 +203,7 @@ def parse(raw: bytes) -> tuple[Header, tuple[Row, ...]]:
         aliases={_text(k, "alias"): _text(v, "alias") for k, v in _expect(fields[6], dict, "header, aliases").items()},
         meta=_expect(fields[7], dict, "header, meta"),
     )
-    rows = tuple(_row(value, index) for index, value in enumerate(_expect(fields[4], list, "header, tensors")))
-    _check_names(header, rows)
-    return header, rows
+    return header, _expect(fields[4], list, "header, tensors")
 
 
 def _trim(values: list[Json]) -> list[Json]:
@@ -148,6 +217,15 @@ def _row_list(row: Row) -> list[Json]:
         return [row.name, row.shape]
     values = [row.name, row.shape, row.size_bytes, row.chain, row.form, row.dtype]
     for default in ("float32", "free", "raw"):
+        if values[-1] != default:
+            break
+        values.pop()
+    return values
+
+
+def _kind_list(row: Row) -> list[Json]:
+    values = [row.chain, row.form, row.prefix.hex(), row.dtype]
+    for default in ("float32", "", "free"):
         if values[-1] != default:
             break
         values.pop()
@@ -272,7 +350,28 @@ def _row(value: Json, index: int) -> Row:
     if size is not None and size < 0:
         raise FileError(f"{where}: expected a size >= 0, got {size} bytes")
     words = [_text(word, f"{where}, form") for word in row[3:]]
-    return Row(name, _shape(row[1], f"{where}, shape"), size, *words)
+    chain, form, dtype = words + ["raw", "free", "float32"][len(words) :]
+    return Row(name, _shape(row[1], f"{where}, shape"), size, chain, form, dtype)
+
+
+def _kind(value: Json) -> Row:
+    """A row that has neither name nor shape yet."""
+    kind = _expect(value, list, "header, kind")
+    if not 1 <= len(kind) <= 4:
+        raise FileError(f"header, kind: expected 1 to 4 entries, got {len(kind)}")
+    words = [_text(word, "header, kind", empty_ok=True) for word in kind]
+    chain, form, prefix, dtype = words + ["free", "", "float32"][len(words) - 1 :]
+    if not _PREFIX.fullmatch(prefix):
+        raise FileError(f"header, kind: expected at most {MAX_PREFIX_BYTES} bytes in hex, got {_brief(prefix)}")
+    return Row("", (), None, chain, form, dtype, prefix=bytes.fromhex(prefix))
+
+
+def _of_kind(value: Json, place: Json, kinds: list[Row]) -> Row:
+    row = _expect(value, list, "header, tensor")
+    if len(row) != 2 or not 0 <= _expect(place, int, "header, kind of a tensor") < len(kinds):
+        raise FileError(f"header, tensor: expected [name, shape] and one of {len(kinds)} kinds, got {_brief(row)}")
+    name = _text(row[0], "header, tensor name")
+    return replace(kinds[place], name=name, shape=_shape(row[1], f"tensor {name!r}, shape"))
 
 
 def _check_names(header: Header, rows: tuple[Row, ...]) -> None:

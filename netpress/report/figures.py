@@ -19,7 +19,8 @@ from netpress.report.tables import FRAMING, PARTS, Bytes
 from netpress.report.words import criterion
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#3d85c6", "#d0740c", "#1c9a74", "#c4579d", "#80868d"
-PART_COLOURS = dict(zip((*PARTS, *FRAMING), (BLUE, ORANGE, GREEN, PINK, "#8d7be0", "#a8862c", GREY, GREY), strict=True))
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, "#8d7be0", "#a8862c", "#8d7be0", GREY, GREY)
+PART_COLOURS = dict(zip((*PARTS, *FRAMING), _COLOURS, strict=True))
 MOST_BARS = 24
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netpress.codec import container
-from netpress.codec.container import Press
+from netpress.codec.container import Place, Press
 from netpress.errors import FileError
 from netpress.run_folder import read_json
 
@@ -27,7 +27,7 @@ class RunFolder:
         recipe: text of `recipe.toml`; empty where it is missing.
         before: the baseline's file, or None where it is missing or damaged.
         after: the result's file, or None.
-        places: every byte of the result's file: (what, bytes); empty where `after` is None.
+        places: every byte of the result's file; empty where `after` is None.
         problems: why a file could not be read, one line each.
     """
 
@@ -36,7 +36,7 @@ class RunFolder:
     recipe: str = ""
     before: Press | None = None
     after: Press | None = None
-    places: Sequence[tuple[str, int]] = ()
+    places: Sequence[Place] = ()
     problems: Sequence[str] = field(default=())
 
     @property
@@ -86,7 +86,7 @@ def read_run(path: Path) -> RunFolder:
     problems: list[str] = []
     before, _ = _press(path / str(metrics["baseline"]["name"]) / "candidate.press", problems)
     after, places = _press(path / str(metrics["final"]["name"]) / "candidate.press", problems)
-    found, expected = sum(size for _, size in places), metrics["final"]["file_bytes"]
+    found, expected = sum(place.size for place in places), metrics["final"]["file_bytes"]
     if after is not None and found != expected:
         raise FileError(
             f"{path}: metrics.json says {expected} bytes of {metrics['final']['name']}/candidate.press, "
@@ -108,11 +108,11 @@ def _check(path: Path, metrics: Mapping[str, Any]) -> None:
         raise FileError(f"{path}: metrics.json lacks {', '.join(missing[:5])}; run the recipe again with this version")
 
 
-def _press(path: Path, problems: list[str]) -> tuple[Press | None, list[tuple[str, int]]]:
+def _press(path: Path, problems: list[str]) -> tuple[Press | None, list[Place]]:
     """A file and its places, or a line in `problems`, which names no folder of this machine."""
     try:
         press = container.read(path)
-        return press, [(what, size) for what, _, size in container.layout(path.read_bytes())]
+        return press, container.layout(path.read_bytes())
     except FileError as error:
         problems.append(str(error).replace(str(path), f"{path.parent.name}/{path.name}"))
         return None, []

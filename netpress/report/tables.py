@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from netpress.report import words
 from netpress.report.folder import RunFolder
 
 PARTS = ("positions", "codes", "table", "values")
-FRAMING = ("header", "graph", "checksums", "rest")
+FRAMING = ("header", "graph", "header and graph", "checksums", "rest")
 _LIMITS = {
     "max_drop": ("Top-1 points lost, at most", "validation"),
     "min_top1": ("Top-1 accuracy, at least", "validation"),
@@ -24,7 +25,8 @@ _LIMITS = {
 _AROUND = {
     "header": "Header",
     "graph": "Graph",
-    "checksums": "Checksums",
+    "header and graph": "Header and graph",
+    "checksums": "Checksums, lengths",
     "rest": "All else",
 }
 
@@ -85,16 +87,20 @@ def byte_rows(run: RunFolder) -> list[Bytes]:
         Rows whose totals sum to the file's size, in file order; the last row is the file around the tensors.
     """
     final = run.metrics["final"]
-    rows = [Bytes(str(row["name"]), dict(row["bytes"])) for row in final["layers"]]
     if not run.places:
+        rows = [Bytes(str(row["name"]), dict(row["bytes"])) for row in final["layers"]]
         rest = final["file_bytes"] - sum(row.total for row in rows)
         return [*rows, Bytes("All else", {"rest": rest})]
-    known = {row.name for row in rows}
-    (_, lengths), (_, header), (_, header_crc), (_, graph), (_, graph_crc), *chunks = run.places
-    tensors, checksums = chunks[::2], chunks[1::2]
-    rows += [Bytes(name, {"values": size}) for name, size in tensors if name not in known]
-    framing = lengths + header_crc + graph_crc + sum(size for _, size in checksums)
-    return [*rows, Bytes("Around the tensors", {"header": header, "graph": graph, "checksums": framing})]
+    found: dict[str, Counter[str]] = {str(row["name"]): Counter() for row in final["layers"]}
+    around: Counter[str] = Counter()
+    for place in run.places:
+        if place.tensor:
+            of = found.setdefault(place.tensor, Counter())
+            of["table" if place.part == "scales" else place.part] += place.size
+        else:
+            around[place.part if place.part in FRAMING else "checksums"] += place.size
+    ordered = {part: around[part] for part in FRAMING if part in around}
+    return [*(Bytes(name, dict(parts)) for name, parts in found.items()), Bytes("Around the tensors", ordered)]
 
 
 def weight_bytes(stage: Mapping[str, Any]) -> dict[str, int]:
