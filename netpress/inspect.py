@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netpress.codec import container, onnx_bytes, stored
+from netpress.codec import container, onnx_bytes
+from netpress.codec.parts import PARTS
 from netpress.codec.stored import Stored
 from netpress.errors import FileError
 from netpress.gains import Gain, gains
@@ -27,22 +29,32 @@ def describe(path: Path) -> dict[str, Any]:
         path: of a `.press` file.
 
     Returns:
-        `file_bytes overhead_bytes network edits input classes graph parameters nonzero ratio gains tensors`; gains:
-        what each thing that was done buys at run time (`gains.Gain`); ratio = 4 x parameters / file_bytes.
+        `file_bytes overhead_bytes around parts version network edits input classes graph parameters nonzero ratio gains
+        tensors`; around: bytes of header, graph, lengths, checksums, ...; parts: bytes of all tensors by part; both
+        together are the file's; gains: what each thing that was done buys at run time (`gains.Gain`); ratio =
+        4 x parameters / file_bytes.
         Each tensor has `name shape form chain parameters kept values grid_bits scales bits bytes parts`: how many
-        values an entry can take (at its scale), bits of the integers, how many scales or steps there are.
+        values an entry can take (at its scale), bits of the integers, how many scales or steps there are, bytes by part
+        (`codec.parts.PARTS`). What tensors of one kind begin with stands in the header, once, and counts there.
 
     Raises:
         FileError: the file is damaged or from a newer version.
     """
-    press = container.read(path)
-    rows = [_row(tensor) for tensor in press.tensors]
-    size = path.stat().st_size
+    press, data = container.read(path), path.read_bytes()
+    bytes_ = {name: Counter[str]() for name in ["", *(tensor.name for tensor in press.tensors)]}
+    for place in container.layout(data):
+        bytes_[place.tensor][place.part] += place.size
+    around = bytes_.pop("")
+    rows = [_row(tensor, bytes_[tensor.name]) for tensor in press.tensors]
+    size = len(data)
     parameters = sum(row["parameters"] for row in rows)
     arch = press.header.arch
     return {
         "file_bytes": size,
-        "overhead_bytes": size - sum(row["bytes"] for row in rows),
+        "overhead_bytes": sum(around.values()),
+        "around": dict(around),
+        "parts": _ordered(sum(bytes_.values(), Counter())),
+        "version": data[len(container.MAGIC)],
         "network": f"{arch.source}:{arch.name}",
         "edits": [list(edit) for edit in arch.edits],
         "input": list(press.header.input_shape),
@@ -64,11 +76,11 @@ def _operators(graph: bytes) -> tuple[str, ...]:
         return ()
 
 
-def _row(tensor: container.Tensor) -> dict[str, Any]:
+def _row(tensor: container.Tensor, bytes_: Mapping[str, int]) -> dict[str, Any]:
     value = tensor.unpack()
     count = math.prod(value.shape)
     kept = count if value.positions is None else len(value.positions)
-    again = stored.pack(value)
+    size = sum(bytes_.values())
     return {
         "name": tensor.name,
         "shape": list(value.shape),
@@ -79,11 +91,14 @@ def _row(tensor: container.Tensor) -> dict[str, Any]:
         "values": _values(value),
         "grid_bits": value.side.bits if value.side is not None and value.side.bits else None,
         "scales": None if value.side is None else int(value.side.scale.size),
-        "bits": 8 * len(tensor.data) / count if count else 0.0,
-        "bytes": len(tensor.data),
-        # bytes by part come from packing again, which is deterministic; another writer's chain has one part
-        "parts": again.parts if again.data == tensor.data else {"data": len(tensor.data)},
+        "bits": 8 * size / count if count else 0.0,
+        "bytes": size,
+        "parts": _ordered(bytes_),
     }
+
+
+def _ordered(bytes_: Mapping[str, int]) -> dict[str, int]:
+    return {part: bytes_[part] for part in PARTS if part in bytes_}
 
 
 def _values(value: Stored) -> int | None:
@@ -139,20 +154,39 @@ def text(facts: dict[str, Any]) -> str:
         *(str(Gain(**gain)) for gain in facts["gains"]),
         "",
     ]
-    names = ("positions", "codes", "table", "values", "data")
+    named = [r for r in facts["tensors"] if not _GRID.fullmatch(r["name"])]
+    grids = [r for r in facts["tensors"] if _GRID.fullmatch(r["name"])]
     rows = [
         [
             *(r["name"], "x".join(map(str, r["shape"])), _form(r), r["chain"]),
             *(100 * r["kept"] / max(r["parameters"], 1), r["values"], r["scales"], r["bits"]),
-            *(r["parts"].get(n) for n in names),
-            r["bytes"],
+            *_bytes(r["parts"]),
         ]
-        for r in facts["tensors"]
-        if not _GRID.fullmatch(r["name"])
+        for r in named
     ]
-    grids = [r["bytes"] for r in facts["tensors"] if _GRID.fullmatch(r["name"])]
     if grids:
-        rows.append([f"grids of {len(grids) // 2} rounded values", "", "", "", *[None] * 9, sum(grids)])
-    head = ["tensor", "shape", "form", "chain", "kept %", "values", "scales", "bits/weight", *names, "bytes"]
-    rows.append(["header, graph, checksums", "", "", "", *[None] * 9, facts["overhead_bytes"]])
-    return "\n".join([*lines, table(rows, head)])
+        together = sum((Counter(r["parts"]) for r in grids), Counter[str]())
+        rows.append([f"grids of {len(grids) // 2} rounded values", *_BLANK, *_bytes(together)])
+    rows.append(["all tensors", *_BLANK, *_bytes(facts["parts"])])
+    rows += [[part, *_BLANK, *_bytes({}, size)] for part, size in facts["around"].items()]
+    rows.append(["the file", *_BLANK, *_bytes({}, facts["file_bytes"])])
+    head = ["tensor", "shape", "form", "chain", "kept %", "levels", "steps", "bits/weight", *PARTS, "bytes"]
+    return "\n".join([*lines, table(rows, head), *_notes(facts)])
+
+
+_BLANK = ("", "", "", None, None, None, None)
+
+
+def _bytes(parts: Mapping[str, int], size: int | None = None) -> list[int | None]:
+    """The columns of bytes of one line, and their sum."""
+    return [*(parts.get(part) for part in PARTS), sum(parts.values()) if size is None else size]
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    """What the columns do not say of themselves."""
+    notes = ["", "columns from positions on are bytes; coder: tables of Huffman and rANS streams"]
+    if any(r["chain"].startswith("mask") and r["form"] != "free" for r in facts["tensors"]):
+        notes.append("codes of chains that begin with mask: positions and codes are one stream")
+    if "header and graph" in facts["around"]:
+        notes.append("header and graph are one stream; what tensors of one kind begin with (flags, bits) stands there")
+    return notes

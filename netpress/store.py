@@ -106,7 +106,7 @@ def _parts(data: bytes, names: Iterable[str]) -> tuple[int, dict[str, dict[str, 
     around = 0
     for place in container.layout(data):
         if place.tensor:
-            parts[place.tensor]["table" if place.part == "scales" else place.part] += place.size
+            parts[place.tensor][place.coarse] += place.size
         else:
             around += place.size
     return around, {name: dict(found) for name, found in parts.items()}

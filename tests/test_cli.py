@@ -52,7 +52,7 @@ def test_a_missed_budget_is_exit_code_1(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["inspect", "{press}"], "header, graph, checksums"),
+        (["inspect", "{press}"], "header and graph"),
         (["check", "{press}"], "graph: runs"),
         (["check", "{press}", "--data", "digits"], "same_top1: 1.0"),
         (["measure", "{press}", "--data", "digits"], "top1"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from netpress.codec.dictionary import DICTIONARIES
 from netpress.codec.header import Row, dump, parse
-from netpress.codec.parts import parts
+from netpress.codec.parts import Part, parts
 from netpress.codec.press import (
     CRC_BYTES,
     MAGIC,
@@ -87,21 +87,15 @@ def loads(data: bytes, limit_bytes: int) -> Press:
     return Press(header, tuple(tensors), graph)
 
 
-def layout(data: bytes, press: Press) -> list[tuple[str, str, int]]:
-    """Every byte of a file that was read: (tensor or "", part, bytes), in order."""
-    start, begin = _preamble(data), len(MAGIC) + 2
-    sizes = [
-        ("", "magic, version", begin),
-        ("", "lengths", start.end - begin),
-        ("", "header", start.header_bytes),
-        ("", "checksums", CRC_BYTES),
-        ("", "graph", start.graph_bytes),
-        ("", "checksums", CRC_BYTES),
-    ]
+def layout(data: bytes, press: Press) -> list[tuple[str, Part]]:
+    """Every byte of a file that was read: (tensor or "", part), in order."""
+    start, begin, checksum = _preamble(data), len(MAGIC) + 2, Part("checksums", CRC_BYTES)
+    around = [Part("magic, version", begin), Part("lengths", start.end - begin), Part("header", start.header_bytes)]
+    found = [("", part) for part in (*around, checksum, Part("graph", start.graph_bytes), checksum)]
     for tensor in press.tensors:
-        sizes += [(tensor.name, *part) for part in parts(tensor)]
-        sizes.append(("", "checksums", CRC_BYTES))
-    return sizes
+        found += [(tensor.name, part) for part in parts(tensor)]
+        found.append(("", checksum))
+    return found
 
 
 def _row(tensor: Tensor) -> Row:

@@ -89,10 +89,10 @@ def layout(data: bytes) -> list[Place]:
     press = loads(data)
     found = small.layout(data, press) if _version(data) == small.VERSION else chunked.layout(data, press)
     places, at = [], 0
-    for tensor, part, size in found:
-        if size:
-            places.append(Place(tensor, part, at, size))
-        at += size
+    for tensor, part in found:
+        if part.size:
+            places.append(Place(tensor, part.name, at, part.size, part.coarse))
+        at += part.size
     return places
 
 

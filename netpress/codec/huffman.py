@@ -156,6 +156,18 @@ def decode(data: bytes | memoryview, alphabet: int, count: int) -> NDArray[np.in
     return _decode_payload(payload, symbols, lengths, count)
 
 
+def table_bytes(data: bytes | memoryview, alphabet: int) -> int:
+    """How many bytes of a stream are its table.
+
+    >>> table_bytes(encode(np.array([0, 1, 2, 1]), 3), 3)
+    2
+
+    Raises:
+        FileError: the table is damaged.
+    """
+    return _read_table(data, alphabet)[2] if len(data) else 0
+
+
 def _read_table(data: bytes | memoryview, alphabet: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Read present symbols, their code lengths, and the number of bytes these took."""
     reader = TableReader.open(_WHAT, data, alphabet)

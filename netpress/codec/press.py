@@ -87,12 +87,16 @@ class Press:
 
 
 class Place(NamedTuple):
-    """A run of bytes of a file: of which tensor ("" for what is around them), which part, where, how many."""
+    """A run of bytes of a file: of which tensor ("" for what is around them), which part, where, how many.
+
+    `coarse` is the part where only positions, codes, table and values are told apart.
+    """
 
     tensor: str
     part: str
     offset: int
     size: int
+    coarse: str
 
 
 @contextlib.contextmanager

@@ -118,6 +118,20 @@ def decode(data: bytes | memoryview, alphabet: int, count: int) -> NDArray[np.in
     return _decode_lanes(states, words, table, count)
 
 
+def table_bytes(data: bytes | memoryview, alphabet: int) -> int:
+    """How many bytes of a stream are its first byte, table and start states.
+
+    >>> table_bytes(encode(np.arange(100) % 3, 3), 3)
+    7
+
+    Raises:
+        FileError: the table is damaged.
+    """
+    if bytes(data[:1]) == _CONSTANT or not len(data):
+        return len(data)
+    return len(data) - 2 * _read(data, alphabet, 1)[2].size
+
+
 # --- table ------------------------------------------------------------------------------------------------------------
 
 

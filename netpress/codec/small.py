@@ -11,7 +11,7 @@ import numpy as np
 
 from netpress.codec.dictionary import DICTIONARIES
 from netpress.codec.header import Header, Row, dump_small, parse_small
-from netpress.codec.parts import parts
+from netpress.codec.parts import Part, parts
 from netpress.codec.press import (
     CRC_BYTES,
     MAGIC,
@@ -77,17 +77,18 @@ def loads(data: bytes, limit_bytes: int) -> Press:
     return Press(header, tuple(tensors), graph)
 
 
-def layout(data: bytes, press: Press) -> list[tuple[str, str, int]]:
-    """Every byte of a file that was read: (tensor or "", part, bytes), in order.
+def layout(data: bytes, press: Press) -> list[tuple[str, Part]]:
+    """Every byte of a file that was read: (tensor or "", part), in order.
 
     First bytes that kinds of tensors share stand in the header and count to it.
     """
     _, rows, _, at = _head(data)
     _, end = _read_lengths(data, at, rows)
-    sizes = [("", "magic, version", _START), ("", "header and graph", at - _START), ("", "lengths", end - at)]
+    around = [Part("magic, version", _START), Part("header and graph", at - _START), Part("lengths", end - at)]
+    found = [("", part) for part in around]
     for tensor, row in zip(press.tensors, rows, strict=True):
-        sizes += [(tensor.name, *part) for part in parts(tensor, len(row.prefix))]
-    return [*sizes, ("", "checksums", CRC_BYTES)]
+        found += [(tensor.name, part) for part in parts(tensor, len(row.prefix))]
+    return [*found, ("", Part("checksums", CRC_BYTES))]
 
 
 def _row(tensor: Tensor, prefix_bytes: int) -> Row:

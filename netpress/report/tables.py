@@ -95,8 +95,7 @@ def byte_rows(run: RunFolder) -> list[Bytes]:
     around: Counter[str] = Counter()
     for place in run.places:
         if place.tensor:
-            of = found.setdefault(place.tensor, Counter())
-            of["table" if place.part == "scales" else place.part] += place.size
+            found.setdefault(place.tensor, Counter())[place.coarse] += place.size
         else:
             around[place.part if place.part in FRAMING else "checksums"] += place.size
     ordered = {part: around[part] for part in FRAMING if part in around}
