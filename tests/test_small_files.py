@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from test_container import HOSTILE, little_memory, small_press
 
+from netpress import store, zoo
+from netpress.candidate import Candidate, Inputs
 from netpress.codec import container, header, press, small, stored
 from netpress.codec.container import MAGIC, Press, Tensor, dumps, layout, loads
 from netpress.codec.header import Arch, Header, Row
 from netpress.codec.sides import Side
 from netpress.codec.varint import write_varint
 from netpress.errors import FileError
+from netpress.forms import Affine, Form, project
 
 ABOUT = Header(Arch("own", "Net"), (3, 8, 8))
 SMALL = dumps(small_press())
@@ -195,3 +198,22 @@ def test_header_of_any_tensor_round_trips():
         [["raw"], ["rans", "shared"], ["bits", "free", "01ff"], ["raw", "free", "", "int8"]],
         [0, 1, 2, 3],
     ]
+
+
+@pytest.mark.parametrize(("codec", "most"), [("context", 45), ("rans", 55), ("auto", 65)])
+def test_what_stands_around_the_tensors_of_lenet5(codec, most, tmp_path):
+    """Guards that the exporter still writes what the dictionary holds: without it, they are 500 bytes."""
+    net, forms = zoo.create("lenet5").eval(), {}
+    for i, (name, parameter) in enumerate(net.named_parameters()):
+        weights, bits = parameter.data, 4 + i % 3
+        support = None if weights.ndim == 1 else weights.abs() > 2 * weights.std()
+        step = (weights.abs().max() / (1 << (bits - 1))).reshape([1] * weights.ndim)
+        forms[name] = Form(support, Affine.symmetric(step, bits))
+        weights.copy_(project(forms[name], weights))
+    inputs = Inputs((1, 28, 28), (0.1307,), (0.3081,))
+    saved = store.save(
+        Candidate(net, forms, Arch("zoo", "lenet5"), inputs, tuple("0123456789")), tmp_path / "a.press", codec=codec
+    )
+    print(codec, saved.overhead_bytes)
+    assert saved.overhead_bytes <= most
+    assert sum(sum(parts.values()) for parts in saved.parts.values()) + saved.overhead_bytes == saved.file_bytes
