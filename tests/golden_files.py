@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from graphs import model, node
 
-from netpress.codec import chains, container, sides, stored, whole_numbers
+from netpress.codec import chains, container, context_chain, sides, stored, whole_numbers
 from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Arch, Header
 from netpress.codec.sides import Side
@@ -63,6 +63,17 @@ def in_full(name, value):
         return Tensor.of(name, value)
 
 
+def before_contexts(build):
+    """What versions before 2.3 wrote: no chain of context coding."""
+
+    def older():
+        with mock.patch.object(context_chain, "may_pay", return_value=False):
+            return build()
+
+    return older
+
+
+@before_contexts
 def every_chain():
     tensors = []
     places = ["mask", *(f"rel{b}" for b in chains.GAP_BITS)]
@@ -111,6 +122,7 @@ def every_chain():
     return Press(about, tuple(tensors), b"")
 
 
+@before_contexts
 def long_streams():
     """Interleaved rANS (a million symbols that say little: 32 lanes), and Huffman codes of many lengths."""
     table = ((np.arange(16) - 7) / 3).astype(np.float32)
@@ -122,6 +134,7 @@ def long_streams():
     return Press(Header(Arch("zoo", "long"), (1,)), (lanes, lengths))
 
 
+@before_contexts
 def small_network():
     """A network that runs: convolution, pooling, two linear layers."""
     graph = model(
@@ -159,6 +172,7 @@ def sided(shape, form, *, axes=(), bits=0, salt=0, everywhere=False, trained=Fal
     return Stored(shape, form, "float32", positions, codes, table, side=side)
 
 
+@before_contexts
 def patterns_and_integers():
     """What version 1.1 added, in every chain; and a graph that takes integers."""
     tensors = []
@@ -179,6 +193,7 @@ def patterns_and_integers():
     return Press(Header(Arch("own", "PatternsAndIntegers"), (1,)), tuple(tensors))
 
 
+@before_contexts
 def integer_network():
     """A network that runs on integers: a convolution per channel, a linear layer with a table, one of signs."""
     graph = model(
@@ -204,6 +219,7 @@ def integer_network():
     return Press(Header(Arch("own", "Integers"), (1, 8, 8), (0.1307,), (0.3081,)), tensors, graph.SerializeToString())
 
 
+@before_contexts
 def whole_numbers_and_steps():
     """What version 1.2 added: integers as symbols, in every chain and type."""
     tensors = []
@@ -222,6 +238,49 @@ def whole_numbers_and_steps():
     return Press(Header(Arch("own", "WholeNumbers"), (1,)), tuple(tensors))
 
 
+def leaning(shape, salt=0):
+    """Small numbers that lean on their neighbours, as kernels do; some rows and columns hold nothing."""
+    elements = int(np.prod(shape))
+    values = (numbers(elements, salt) % 7 - 3).reshape(shape)
+    if len(shape) > 2:
+        values = np.clip(np.cumsum(values, axis=-1) // 2, -40, 40)
+    else:
+        values = values * (numbers(elements, salt + 1) < 200).reshape(shape)
+    if len(shape) > 1:
+        values[1::3] = 0
+        values[:, 2::4] = 0
+    return values
+
+
+def contexts():
+    """What version 2.3 added: context coding, of every form, with and without a support, in every way."""
+    tensors = []
+    for salt, shape in enumerate([(6, 5, 3, 3), (30, 40), (40, 30), (70,), (3, 4, 80), (4, 1, 5, 5), (0, 4), (1, 2)]):
+        values = leaning(shape, salt).reshape(-1)
+        inside = np.flatnonzero(values)
+        table = (np.arange(-40, 41) / 8).astype(np.float32)
+        side = Side(np.float32([0.25]).reshape((1,) * len(shape)), (), False, 8, 100)
+        signs = Side(np.float32([0.75]).reshape((1,) * len(shape)))
+        name, codes = "x".join(map(str, shape)), values + 40
+        for support in (None, inside):
+            kept, kind = (codes, "everywhere") if support is None else (codes[inside], "inside")
+            for form, found in (
+                ("table", Stored(shape, "shared", "float32", support, kept, table)),
+                ("affine", Stored(shape, "affine", "float32", support, kept + 60, side=side)),
+                ("signs", Stored(shape, "signs", "float32", support, (kept > 40) * 1, side=signs)),
+            ):
+                tensors.append(Tensor.of(f"{form}.{kind}.{name}", found, "context"))
+        tensors.append(Tensor.of(f"free.{name}", stored.free((values / 8).reshape(shape), inside), "context"))
+    positions = np.arange(0, 60, 2)
+    zero_inside = Stored((5, 12), "affine", "float32", positions, numbers(30) % 5, side=Side(np.float32([[1]]), bits=3))
+    tensors.append(Tensor.of("zero.inside", zero_inside, "context"))
+    fine = (np.arange(-2000, 2048) / 16).astype(np.float32)
+    large = Stored((9, 9), "shared", "float32", None, numbers(81) * 4, fine)
+    on_grid = sided((8, 9), "shared", bits=6, everywhere=True)
+    tensors += [Tensor.of("large", large, "context"), Tensor.of("grid", on_grid, "context")]
+    return Press(Header(Arch("own", "Contexts"), (1,)), tuple(tensors), b"")
+
+
 FILES = {  # name, which begins with the version of the frame -> what it holds
     "v1-every-chain": every_chain,
     "v1-integer-network": integer_network,
@@ -229,6 +288,7 @@ FILES = {  # name, which begins with the version of the frame -> what it holds
     "v1-patterns-and-integers": patterns_and_integers,
     "v1-small-network": small_network,
     "v1-whole-numbers": whole_numbers_and_steps,
+    "v2-contexts": contexts,
     "v2-every-chain": every_chain,
     "v2-integer-network": integer_network,
     "v2-patterns-and-integers": patterns_and_integers,

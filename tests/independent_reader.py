@@ -8,6 +8,8 @@ import math
 import struct
 import zlib
 
+from independent_context import read_context
+
 FORMATS = dict(
     zip(
         [
@@ -198,6 +200,25 @@ def whole(data, words, n):
     return out
 
 
+def zero(data, form, meaning, k, masked):
+    """The code that stands for zero in a context stream, or would."""
+    if form in ("free", "signs"):
+        return int(form == "signs")
+    if form == "affine":
+        return data[varint(data, 0)[1] + 1]
+    table = [math.inf if meaning(q, 0) != meaning(q, 0) else meaning(q, 0) for q in range(k)]
+    return sum(value < 0 for value in table) if masked else min(range(k), key=lambda q: abs(table[q]), default=0)
+
+
+def around_zero(data, shape, z, masked):
+    """Positions and codes of a context stream."""
+    numbers, close = read_context(data, shape)
+    if not masked:
+        return range(len(numbers)), [v + z for v in numbers]
+    positions = [i for i, v in enumerate(numbers) if v]
+    return positions, [v + z if v < 0 or close else v + z - 1 for v in (numbers[i] for i in positions)]
+
+
 def tensor(data, shape, chain, form, dtype):
     """The restored tensor as bytes."""
     words, n, at = chain.split("+"), math.prod(shape), 0
@@ -205,15 +226,18 @@ def tensor(data, shape, chain, form, dtype):
         return struct.pack(f"<{n}{FORMATS[dtype]}", *whole(data, words, n))
     free = form == "free"
     code = "e" if words[-1] == "half" else FORMATS[dtype] if free else "f"
-    alphabet, positions = 1, range(n)
+    alphabet, positions, meaning = 1, range(n), None
     if not free:
         meaning, alphabet, at = front(data, shape, words, form, code)
-    words = words[:-1] if words[-1] in ("half", "grid") else words
-    if words[0] == "mask":
-        end = len(data)
-        if free:
-            s, at = varint(data, at)
-            end = at + s
+    words, end = words[:-1] if words[-1] in ("half", "grid") else words, len(data)
+    if words[0] == "mask" and free:
+        s, at = varint(data, at)
+        end = at + s
+    if words[-1] == "context":
+        z = zero(data, form, meaning, alphabet, words[0] == "mask")
+        positions, codes = around_zero(data[at:end], shape, z, words[0] == "mask")
+        at = end
+    elif words[0] == "mask":
         symbols = stream(data[at:end], alphabet + 1, n, words[1])
         positions = [i for i, symbol in enumerate(symbols) if symbol]
         codes, at = [symbol - 1 for symbol in symbols if symbol], end

@@ -15,12 +15,27 @@ COMPILED: bool = _njit is not None
 
 
 def compiled(function: _Function) -> _Function:
-    """The function as machine code, kept on disk between runs; itself where there is no numba.
+    """The function as machine code, kept on disk between runs where there is a place; itself without numba.
 
     >>> compiled.__name__, isinstance(COMPILED, bool)
     ('compiled', True)
     """
     if not COMPILED:
         return function
-    fast: _Function = _njit(cache=True, nogil=True)(function)
+    try:
+        fast: _Function = _njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder that can be written to
+        fast = _njit(nogil=True)(function)
+    return fast
+
+
+def inlined(function: _Function) -> _Function:
+    """The function as a part of those that call it: a call that hands over arrays costs more than most bodies.
+
+    >>> inlined.__name__
+    'inlined'
+    """
+    if not COMPILED:
+        return function
+    fast: _Function = _njit(nogil=True, inline="always")(function)
     return fast

@@ -26,7 +26,7 @@ CLOSE = 1
 SMALL = 1 << 16
 WORTH = 0.98
 """Above `SMALL` elements the file must shrink to this share, as reading takes longer than that of other chains."""
-LARGEST, SLOW = -1, -1
+LARGEST, SLOW = context.MAX_ELEMENTS, 1 << 14
 """Larger tensors are not tried; the second number is for machines without numba."""
 
 
@@ -61,7 +61,7 @@ def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np
     values = codes.astype(np.int32) - zero
     if positions is None:
         return context.encode(values.reshape(shape))
-    close = int(not (values == 0).any())
+    close = int(values.size > 0 and not (values == 0).any())
     whole = np.zeros(math.prod(shape), np.int32)
     whole[positions] = values if close else values + (values >= 0)
     return context.encode(whole.reshape(shape), note=close * CLOSE)

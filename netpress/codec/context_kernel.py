@@ -1,198 +1,295 @@
-"""The loops of context coding, `context`: plain arithmetic on whole numbers, compiled where numba is there.
+"""The loops of context coding (`context`): whole numbers only, compiled where numba is there.
 
 Every number stays within 64 bits, so that Python's integers and the machine's give the same bits. `docs/format.md`,
-section 5, has all of it; the names here are those of that page.
+section 5, says what they do; the names are those of that page.
+
+    model    slots, each less 2^31: 22 bits of chance that a bit is 1, then 10 bits of how often it was met
+    tables   constants (`context_tables`)
+    work     registers of the coder; slots and inputs of this entry; weights; what was counted so far
+    data     the stream
 """
 
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from netpress.codec.compiled import compiled, inlined
 
-from netpress.codec.compiled import compiled
+Ints = Any  # arrays of int32 (model, tables, values), int64 (work) and uint8 (data); without numba lists
 
-Ints = NDArray[np.integer]
+# the model: how many contexts each predictor has, and where the first one is
+SIZES = (1444, 768, 768, 64, 512, 1152, 768)
+FIRST = (0, 1444, 2212, 2980, 3044, 3556, 4708)
+CONTEXTS = 5476
+MODELS = 7
 
-MODELS = 6
-UNARY = 14
-ESCAPES = 17
-SIGNIFICANT, MORE, LENGTH, REST = 0, 1, 1 + UNARY, 1 + UNARY + ESCAPES
-KINDS = 1 + UNARY + 2 * ESCAPES
-CONTEXTS = (512, 512, 512, 1024, 64, 32)
-FIRST = (0, 512, 1024, 1536, 2560, 2624)
-TOTAL = 2656
-LIMIT = 255
-TOP = 3071
+# kinds of bits
+NONZERO, AGAINST, MORE = 0, 1, 2
+LENGTHS, MIXED = 17, 10
+KINDS = MORE + 2 * MIXED
+DIGITS = CONTEXTS * KINDS  # slots outside the mix: digits of sizes, and flags
+FLAGS = DIGITS + LENGTHS * 256
+SLOTS = FLAGS + 4
 
+# work
 LOW, RANGE, CODE, AT = 0, 1, 2, 3
-FULL = -1
+SLOT, INPUT, NEAR, MEAN, WEIGHT = 4, 12, 20, 28, 32
+STEPS = WEIGHT + KINDS * MODELS  # weights of the prediction, 8 per tap
+MAX_TAPS = 64
+COUNTS = STEPS + 8 * MAX_TAPS  # per column, with a zero on both sides
+ROOM = 128
+"""Bytes that the longest number could take."""
+
+# tables
+TOP = 3071
+STRETCH, SQUASH, TRUST, RATE, LEVEL, SHARE = 0, 4096, 10240, 11264, 12288, 16384
+TABLES = 16448
+MOST = 1000
+LIMIT = (1 << 22) - 1
+BASE = 1 << 31
 
 
-class State(NamedTuple):
-    """What the coder knows; every field is an array or, without numba, a list."""
-
-    chance: Ints
-    seen: Ints
-    weight: Ints
-    input: Ints
-    slot: Ints
-    coder: Ints
-    data: Ints
-    squash: Ints
-    stretch: Ints
-    trust: Ints
-    rate: Ints
-
-
-@compiled
-def level(x: int) -> int:
-    """Four steps per octave: 0 1 2 3 4 5 6 7 8 8 9 9 10 10 11 11 12 ...; no jumps."""
-    octave = 0
-    while x >= 8:
-        x >>= 1
-        octave += 4
-    return octave + x
-
-
-@compiled
-def put(s: State, bit: int, chance: int) -> None:
-    """Encode one bit, whose chance to be 1 is chance / 65536."""
-    c = s.coder
-    bound = (c[RANGE] >> 16) * chance
+@inlined
+def put(work: Ints, data: Ints, bit: int, chance: int) -> None:
+    """Encode a bit of chance / 65536 to be 1. Zeros take the lower part: a tail of them takes no bytes."""
+    bound = (work[RANGE] >> 16) * (65536 - chance)
     if bit:
-        c[RANGE] = bound
-    else:
-        c[LOW] += bound
-        c[RANGE] -= bound
-        if c[LOW] >> 32:
-            c[LOW] &= 0xFFFFFFFF
-            i = c[AT] - 1
-            while s.data[i] == 255:
-                s.data[i] = 0
+        work[LOW] += bound
+        work[RANGE] -= bound
+        if work[LOW] >> 32:
+            work[LOW] &= 0xFFFFFFFF
+            i = work[AT] - 1
+            while data[i] == 255:
+                data[i] = 0
                 i -= 1
-            s.data[i] += 1
-    while c[RANGE] < 1 << 24:
-        s.data[c[AT]] = c[LOW] >> 24
-        c[AT] += 1
-        c[LOW] = (c[LOW] & 0xFFFFFF) << 8
-        c[RANGE] <<= 8
+            data[i] += 1
+    else:
+        work[RANGE] = bound
+    while work[RANGE] < 1 << 24:
+        data[work[AT]] = work[LOW] >> 24
+        work[AT] += 1
+        work[LOW] = (work[LOW] & 0xFFFFFF) << 8
+        work[RANGE] <<= 8
 
 
-@compiled
-def get(s: State, chance: int) -> int:
-    """Decode one bit."""
-    c = s.coder
-    bound = (c[RANGE] >> 16) * chance
+@inlined
+def get(work: Ints, data: Ints, chance: int) -> int:
+    """Decode a bit."""
+    bound = (work[RANGE] >> 16) * (65536 - chance)
     bit = 0
-    if c[CODE] < bound:
+    if work[CODE] < bound:
+        work[RANGE] = bound
+    else:
         bit = 1
-        c[RANGE] = bound
-    else:
-        c[CODE] -= bound
-        c[RANGE] -= bound
-    while c[RANGE] < 1 << 24:
-        c[CODE] <<= 8
-        if c[AT] < len(s.data):
-            c[CODE] |= s.data[c[AT]]
-        c[AT] += 1
-        c[RANGE] <<= 8
+        work[CODE] -= bound
+        work[RANGE] -= bound
+    while work[RANGE] < 1 << 24:
+        work[CODE] <<= 8
+        if work[AT] < len(data):
+            work[CODE] |= data[work[AT]]
+        work[AT] += 1
+        work[RANGE] <<= 8
     return bit
 
 
-@compiled
-def decide(s: State, kind: int, bit: int) -> int:
-    """Code one bit of a kind with the mixed chance of all models, and learn; bit -1: decode it."""
-    total = 0
-    for i in range(MODELS):
-        j = s.slot[i] + kind
-        s.input[i] = s.stretch[s.chance[j] >> 6] * s.trust[s.seen[j]] >> 8
-        total += s.weight[kind * MODELS + i] * s.input[i]
-    chance = s.squash[min(max(total >> 16, -TOP), TOP) + TOP]
+@inlined
+def learn(model: Ints, tables: Ints, at: int, bit: int) -> None:
+    """Move a slot's chance to the bit: fast at first."""
+    slot = model[at] + BASE
+    seen, chance = slot & 1023, slot >> 10
+    chance += ((bit << 22) - chance) * tables[RATE + seen] >> 16
+    model[at] = (min(chance, LIMIT) << 10) + seen + (1 if seen < MOST else 0) - BASE
+
+
+@inlined
+def plain(model: Ints, tables: Ints, work: Ints, data: Ints, slot: int, bit: int) -> int:
+    """Code a bit with the chance of one slot; bit -1: decode it."""
+    chance = min(max((model[slot] + BASE) >> 16, 32), 65535 - 32)
     if bit < 0:
-        bit = get(s, chance)
+        bit = get(work, data, chance)
     else:
-        put(s, bit, chance)
-    miss = (bit << 16) - chance
-    for i in range(MODELS):
-        s.weight[kind * MODELS + i] += (s.input[i] * miss + (1 << 15)) >> 16
-        j = s.slot[i] + kind
-        n = s.seen[j]
-        s.chance[j] = min(s.chance[j] + (((bit << 22) - s.chance[j]) * s.rate[n] >> 16), (1 << 22) - 1)
-        if n < LIMIT:
-            s.seen[j] = n + 1
+        put(work, data, bit, chance)
+    learn(model, tables, slot, bit)
     return bit
 
 
-@compiled
-def magnitude(s: State, size: int) -> int:
-    """Code how large a number is that is not zero; size 0: decode it."""
-    at = 1
-    while at <= UNARY:
-        if not decide(s, MORE + at - 1, (1 if size > at else 0) if size else -1):
-            return at
-        at += 1
-    rest = size - UNARY if size else 0
-    bits = 0
-    while bits < ESCAPES - 1 and decide(s, LENGTH + bits, (1 if rest >> (bits + 1) else 0) if size else -1):
-        bits += 1
-    found = 1
-    for i in range(bits - 1, -1, -1):
-        found = 2 * found + decide(s, REST + i, rest >> i & 1 if size else -1)
-    return UNARY + found
-
-
-@compiled
-def entry(s: State, value: int, decoding: int) -> int:
-    """Code one number."""
-    if not decide(s, SIGNIFICANT, -1 if decoding else (1 if value else 0)):
-        return 0
-    if decoding:
-        negative = get(s, 1 << 15)
+@inlined
+def mixed(model: Ints, tables: Ints, work: Ints, data: Ints, kind: int, bit: int) -> int:
+    """Code a bit with the mixed chance of all predictors, and learn; bit -1: decode it."""
+    total = 0
+    weights = WEIGHT + kind * MODELS
+    for i in range(MODELS):
+        slot = model[work[SLOT + i] + kind] + BASE
+        x = tables[STRETCH + (slot >> 20)] * tables[TRUST + (slot & 1023)] >> 8
+        work[INPUT + i] = x
+        total += work[weights + i] * x
+    chance = tables[SQUASH + TOP + min(max(total >> 16, -TOP), TOP)]
+    if bit < 0:
+        bit = get(work, data, chance)
     else:
-        negative = 1 if value < 0 else 0
-        put(s, negative, 1 << 15)
-    size = magnitude(s, abs(value))
-    return -size if negative else size
+        put(work, data, bit, chance)
+    miss = ((bit << 16) - chance) * 3
+    for i in range(MODELS):
+        work[weights + i] += (work[INPUT + i] * miss + (1 << 17)) >> 18
+        learn(model, tables, work[SLOT + i] + kind, bit)
+    return bit
+
+
+@inlined
+def size_of(model: Ints, tables: Ints, work: Ints, data: Ints, kind: int, size: int) -> int:
+    """Code a size >= 1 as the number of its binary digits and these; size 0: decode it."""
+    count = 0
+    while count < LENGTHS - 1:
+        more = -1 if not size else (1 if size >> (count + 1) else 0)
+        if not mixed(model, tables, work, data, kind + min(count, MIXED - 1), more):
+            break
+        count += 1
+    found = 1
+    for i in range(count - 1, -1, -1):
+        digit = -1 if not size else size >> i & 1
+        slot = DIGITS + 256 * count + min(found, 255)
+        found = 2 * found + plain(model, tables, work, data, slot, digit)
+    return found
+
+
+@inlined
+def entry(model: Ints, tables: Ints, work: Ints, data: Ints, value: int, decoding: int) -> int:
+    """Code one number, whose sign was turned so that a positive one is likelier."""
+    if not mixed(model, tables, work, data, NONZERO, -1 if decoding else (1 if value else 0)):
+        return 0
+    against = mixed(model, tables, work, data, AGAINST, -1 if decoding else (1 if value < 0 else 0))
+    kind = MORE + against * MIXED
+    size = size_of(model, tables, work, data, kind, 0 if decoding else abs(value))
+    return -size if against else size
+
+
+@inlined
+def neighbours(values: Ints, work: Ints, n: int, place: tuple[int, int, int, int], step: tuple[int, int, int]) -> int:
+    """Write the eight neighbours behind `NEAR`; the sum of their squares."""
+    y, x, column, row = place
+    across, taps, width = step
+    if taps > 1:
+        work[NEAR] = values[n - 1] if x > 0 else 0
+        work[NEAR + 1] = values[n - across] if y > 0 else 0
+        work[NEAR + 2] = values[n - across - 1] if y > 0 and x > 0 else 0
+        work[NEAR + 3] = values[n - across + 1] if y > 0 and x < across - 1 else 0
+        work[NEAR + 4] = values[n - 2] if x > 1 else 0
+        work[NEAR + 5] = values[n - 2 * across] if y > 1 else 0
+    work[NEAR + 6] = values[n - taps] if column > 0 else 0
+    work[NEAR + 7] = values[n - width] if row > 0 else 0
+    energy = 0
+    for i in range(8):
+        energy += work[NEAR + i] * work[NEAR + i]
+    return energy
+
+
+@inlined
+def predicted(work: Ints, steps: int) -> int:
+    """What the neighbours suggest, in sixteenths."""
+    total = 0
+    for i in range(8):
+        total += work[steps + i] * work[NEAR + i]
+    return min(max(total >> 12, -(1 << 20)), 1 << 20)
+
+
+@inlined
+def correct(work: Ints, steps: int, miss: int, energy: int) -> None:
+    """Move the weights of the prediction against its error (normalised least mean squares)."""
+    step = (miss << 16) // (energy + 64)
+    for i in range(8):
+        moved = work[steps + i] + (step * work[NEAR + i] >> 9)
+        work[steps + i] = min(max(moved, -(1 << 18)), 1 << 18)
+
+
+@inlined
+def level(tables: Ints, x: int, most: int) -> int:
+    """Sizes in steps that grow: four per octave."""
+    return min(tables[LEVEL + min(x, 4095)], most)  # type: ignore[no-any-return]
+
+
+@inlined
+def signed(tables: Ints, x: int) -> int:
+    """The same with a sign, 0 to 18."""
+    return 9 + level(tables, x, 9) if x >= 0 else 9 - level(tables, -x, 9)
+
+
+@inlined
+def contexts(
+    tables: Ints, work: Ints, place: tuple[int, int, int, int], known: tuple[int, int, int], expected: int
+) -> None:
+    """Choose the slot of each predictor."""
+    tap, column, taps, many = place
+    row_count, kernel_mean, kernel_count = known
+    if taps == 1:
+        pair = (level(tables, abs(work[NEAR + 6]), 9) * 19 + level(tables, abs(work[NEAR + 7]), 9)) * 4
+        around, likely = 0, 0
+    else:
+        turn = 1 if expected >= 0 else -1
+        pair = (signed(tables, turn * work[NEAR]) * 19 + signed(tables, turn * work[NEAR + 1])) * 4 + min(tap, 3)
+        beside = abs(work[NEAR + 2]) + abs(work[NEAR + 3])
+        around = level(tables, 2 * (abs(work[NEAR]) + abs(work[NEAR + 1])) + beside, 31)
+        likely = level(tables, abs(expected), 63)
+    here = work[COUNTS + 1 + column]
+    wide = 2 * here + work[COUNTS + column] + work[COUNTS + 2 + column]
+    before, mean = level(tables, many, 31), level(tables, work[MEAN] >> 3, 23)
+    counts = (level(tables, here, 11) * 12 + level(tables, row_count, 11)) * 8 + min(kernel_count, 7)
+    work[SLOT] = (FIRST[0] + pair) * KINDS
+    work[SLOT + 1] = (FIRST[1] + around * 24 + level(tables, abs(expected) >> 2, 23)) * KINDS
+    work[SLOT + 2] = (FIRST[2] + level(tables, kernel_mean, 31) * 24 + mean) * KINDS
+    work[SLOT + 3] = (FIRST[3] + likely) * KINDS
+    work[SLOT + 4] = (FIRST[4] + level(tables, here, 15) * 32 + before) * KINDS
+    work[SLOT + 5] = (FIRST[5] + counts) * KINDS
+    work[SLOT + 6] = (FIRST[6] + level(tables, wide, 23) * 32 + before) * KINDS
 
 
 @compiled
-def contexts(s: State, values: Ints, at: tuple[int, int, int, int], means: tuple[int, int, int], taps: int) -> None:
-    """Choose each model's slot from the neighbours of an entry and the running means."""
-    n, m, width, tap = at
-    near = abs(values[n - 1]) if m > 0 else 0
-    left = abs(values[n - taps]) if m >= taps else 0
-    above = abs(values[n - width]) if n >= width else 0
-    local = 2 * (near + left + above)
-    local += abs(values[n - 2]) if m > 1 else 0
-    local += abs(values[n - 2 * taps]) if m >= 2 * taps else 0
-    local += abs(values[n - 2 * width]) if n >= 2 * width else 0
-    column, row, across = means
-    s.slot[0] = (FIRST[0] + min(level(column >> 2), 31) * 16 + min(level(row >> 4), 15)) * KINDS
-    s.slot[1] = (FIRST[1] + min(level(near), 7) * 64 + min(level(left), 7) * 8 + min(level(above), 7)) * KINDS
-    s.slot[2] = (FIRST[2] + min(level(across >> 2), 31) * 16 + min(level(local), 15)) * KINDS
-    s.slot[3] = (FIRST[3] + min(tap, 63) * 16 + min(level(local >> 1), 15)) * KINDS
-    s.slot[4] = (FIRST[4] + min(level(local), 63)) * KINDS
-    s.slot[5] = (FIRST[5] + min(level(row >> 3), 31)) * KINDS
-
-
-@compiled
-def run(s: State, values: Ints, shape: tuple[int, int, int], means: tuple[Ints, Ints], decoding: int) -> int:
-    """Code all numbers; the position in the data, or `FULL` where these have no room."""
-    rows, columns, taps = shape
-    width = columns * taps
-    fine, coarse = means
-    n = 0
-    for r in range(rows):
-        row = 0
-        for m in range(width):
-            column, tap = m // taps, m % taps
-            contexts(s, values, (n, m, width, tap), (fine[m], row, coarse[column]), taps)
-            values[n] = entry(s, values[n], decoding)
-            size = min(abs(values[n]), 255) << 8
-            fine[m] += (size - fine[m]) >> (3 if r else 1)
-            coarse[column] += (size - coarse[column]) >> 5
-            row += (size - row) >> 4
+def row(model: Ints, tables: Ints, work: Ints, data: Ints, values: Ints, shape: tuple[int, int, int, int, int]) -> int:
+    """Code one row of the tensor; -1 where the stream has no room left, else 0."""
+    r, columns, taps, across, decoding = shape
+    n, count, step = r * columns * taps, 0, (across, taps, columns * taps)
+    for column in range(columns):
+        total, kernel_count, y, x = 0, 0, 0, 0
+        for tap in range(taps):
+            if not decoding and work[AT] + ROOM > len(data):
+                return -1
+            energy = neighbours(values, work, n, (y, x, column, r), step)
+            steps = STEPS + 8 * min(tap, MAX_TAPS - 1)
+            expected = predicted(work, steps) if energy else 0
+            mean = total * tables[SHARE + min(tap, MAX_TAPS - 1)] >> 16 if tap else work[MEAN] >> 4
+            contexts(tables, work, (tap, column, taps, r * taps), (count, mean, kernel_count), expected)
+            value = values[n]
+            value = entry(model, tables, work, data, value if expected >= 0 else -value, decoding)
+            value = value if expected >= 0 else -value
+            values[n] = value
+            if energy:
+                correct(work, steps, (value << 4) - expected, energy)
+            size = min(abs(value), 255)
+            total += size
+            work[MEAN] += ((size << 8) - work[MEAN]) >> 5
+            if value:
+                count += 1
+                kernel_count += 1
+                work[COUNTS + 1 + column] += 1
             n += 1
-        if not decoding and s.coder[AT] + 64 * width > len(s.data):
-            return FULL
-    return int(s.coder[AT])
+            x += 1
+            if x == across:
+                x, y = 0, y + 1
+    return 0
+
+
+@compiled
+def run(model: Ints, tables: Ints, work: Ints, data: Ints, values: Ints, shape: tuple[int, int, int, int, int]) -> int:
+    """Code all rows; where the stream ends, or -1: it has no room left."""
+    rows, columns, taps, across, decoding = shape
+    for r in range(rows):
+        if row(model, tables, work, data, values, (r, columns, taps, across, decoding)):
+            return -1
+    return work[AT]  # type: ignore[no-any-return]
+
+
+@compiled
+def flags(model: Ints, tables: Ints, work: Ints, data: Ints, used: Ints, decoding: int) -> None:
+    """Code which rows or columns hold anything; each after the two before it."""
+    before = 3
+    for i in range(len(used)):
+        bit = plain(model, tables, work, data, FLAGS + before, -1 if decoding else used[i])
+        used[i] = bit
+        before = (before << 1 & 2) + bit
