@@ -178,6 +178,30 @@ class Acting(Protocol):
 
 
 @runtime_checkable
+class Trained(Protocol):
+    """The weights that an `Acting` is shown, where it asks for what is trained of them."""
+
+    def trained(self, name: str) -> Tensor | tuple[Tensor, ...]:
+        """The floats before rounding, and the step of their grid where that is trained too."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An `Acting` that carries numbers from moment to moment.
+
+    Attributes:
+        memory: tensors by name, changed in `act` alone; a checkpoint keeps them.
+    """
+
+    memory: dict[str, Tensor]
+
+    def told(self) -> dict[str, float]:
+        """Numbers for the row of an epoch."""
+        ...
+
+
+@runtime_checkable
 class Gradual(Protocol):
     """A method that acts while its step trains. `apply` is what it comes to without training: all moments at once."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,8 +19,14 @@ def overhead(candidate: Candidate) -> int:
         return store.save(candidate, Path(folder) / "near.press").overhead_bytes
 
 
+def written(candidate: Candidate) -> dict[str, torch.Tensor]:
+    """The tensors that the file holds, by name: tied ones once, counters of batch norms not at all."""
+    held = {id(t): (name, t.detach()) for name, t in reversed(candidate.net.state_dict(keep_vars=True).items())}
+    return {name: t for name, t in held.values() if name.rpartition(".")[2] != "num_batches_tracked"}
+
+
 def coded(candidate: Candidate) -> int:
-    """Bytes of all tensors as the file holds them: tied ones once, counters of batch norms not at all.
+    """Bytes of all tensors as the file holds them.
 
     To write a graph takes a hundred times as long as to code the tensors, so both are asked for apart.
 
@@ -29,11 +34,5 @@ def coded(candidate: Candidate) -> int:
     >>> coded(Candidate(nn.Linear(100, 10))) <= 4 * 1010
     True
     """
-    held = {id(t): (name, t) for name, t in reversed(candidate.net.state_dict(keep_vars=True).items())}
-    return sum(_coded(name, t, candidate.forms) for name, t in held.values())
-
-
-def _coded(name: str, tensor: torch.Tensor, forms: Mapping[str, Form]) -> int:
-    if name.rpartition(".")[2] == "num_batches_tracked":  # is not stored
-        return 0
-    return len(stored.pack(symbols(forms.get(name, Form()), tensor.detach()), "auto").data)
+    forms = candidate.forms
+    return sum(len(stored.pack(symbols(forms.get(n, Form()), t), "auto").data) for n, t in written(candidate).items())

@@ -38,7 +38,8 @@ class FoldBatchNorm:
 
     Attributes:
         frozen: paths or patterns with `*`: norms, or layers before them, that stay as they are.
-        rest: of the norms that no layer can take, as those before an activation: `keep` them as they are; `merge` their
+        rest: of the norms that no layer can take, as those before an activation, or behind a layer whose weights share
+            values, are signs or on a grid (with `keep` those are refused): `keep` them as they are; `merge` their
             four numbers per channel to scale and shift, which are trained; `half` the same in half precision, 4 bytes
             of a file per channel where there were 16: these are constants, training leaves them as they are.
 
@@ -49,12 +50,16 @@ class FoldBatchNorm:
     """
 
     name: ClassVar[str] = "fold_batch_norm"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     gives: ClassVar[frozenset[str]] = frozenset()
-    preserves: ClassVar[frozenset[str]] = frozenset({"support"})  # channels are scaled: shared values would part
 
     frozen: tuple[Pattern, ...] = ()
     rest: Rest = "keep"
+
+    @property
+    def preserves(self) -> frozenset[str]:
+        """Zeros; where channels are scaled shared values would part, but with `rest` their norms are merged instead."""
+        return frozenset({"support"} if self.rest == "keep" else {"support", "shared", "affine", "signs"})
 
     def expand(self) -> list[FoldBatchNorm]:
         """One round."""
@@ -81,4 +86,4 @@ class FoldBatchNorm:
 
 
 METHODS = (FoldBatchNorm,)
-EXAMPLES = (FoldBatchNorm(),)
+EXAMPLES = (FoldBatchNorm(), FoldBatchNorm(rest="half"))

@@ -93,7 +93,7 @@ def fold(
     """
     net = candidate.net
     insist_on_numbers(net, "nothing can be folded into it")
-    found = _choose(candidate, frozen, norm_pairs(net, image_shape(candidate, context), method=method))
+    found = _choose(candidate, frozen, norm_pairs(net, image_shape(candidate, context), method=method), rest)
     note = ""
     if found.pairs and on_meta(net):
         note = "on meta: not checked"
@@ -114,11 +114,12 @@ _DONE = {
 }
 
 
-def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Found:
+def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found, rest: Rest) -> Found:
     """Without the pairs that are frozen, or whose forms folding would break.
 
     Raises:
-        ModelError: a layer's weights share values, or are signs or whole multiples of a step.
+        ModelError: a layer's weights share values, or are signs or whole multiples of a step, and its norm is to stay
+            a norm.
     """
     pairs, stay = [], {path: _told_to(path, frozen) or reason for path, reason in found.stay.items()}
     for pair in found.pairs:
@@ -131,6 +132,9 @@ def _choose(candidate: Candidate, frozen: tuple[str, ...], found: Found) -> Foun
             stay[pair.norms[0]] = f"{formed[0]} has a form, which folding would not keep"
         elif form is not None and not isinstance(form.values, Free):
             what, order = _DONE[form.values.name]
+            if rest != "keep":
+                stay[pair.norms[0]] = f"{pair.layer} {what}"
+                continue
             raise ModelError(
                 f"{pair.layer} {what}, and folding {pair.norms[0]} would scale them channel by channel: "
                 f"fold before {order}, or freeze it"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from netpress.candidate import Acting
+from netpress.candidate import Acting, Remembering
 from netpress.errors import ModelError
-from netpress.forms import Form, Free
+from netpress.forms import Form, Free, Params
 from netpress.train.bind import Bound, owner
 from netpress.train.schedule import due
 
@@ -30,6 +31,12 @@ class Weights(Mapping[str, Tensor]):
         module, leaf = owner(self.net, name)
         tensor: Tensor = getattr(module, leaf)
         return tensor
+
+    def trained(self, name: str) -> Params:
+        """What is trained of a tensor: before rounding, and the step of its grid where that is trained too."""
+        module, leaf = owner(self.net, name)
+        made: Any = module.parametrizations[leaf]  # type: ignore[index]
+        return made.original if made.is_tensor else (made.original0, made.original1)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -72,13 +79,23 @@ class Course:
         """What the method adds to the loss now."""
         return self.acting.penalty(self.stage, self.weights)
 
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What the method carries from moment to moment: part of a checkpoint."""
+        return self.acting.memory if isinstance(self.acting, Remembering) else {}
+
+    def told(self) -> dict[str, float]:
+        """Numbers of the method for an epoch's row."""
+        return self.acting.told() if isinstance(self.acting, Remembering) else {}
+
     def supports(self) -> dict[str, Tensor]:
         """The supports as they are, by name: part of a checkpoint."""
         return {name: self._bound(name).support for name in self.weights if self._bound(name).support is not None}  # type: ignore[misc]
 
-    def restore(self, stage: int, supports: Mapping[str, Tensor]) -> None:
-        """Go on behind `stage` moments with these supports."""
+    def restore(self, stage: int, supports: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> None:
+        """Go on behind `stage` moments with these supports and this memory."""
         self.stage = stage
+        self.memory.update(memory)
         for name, support in supports.items():
             self._narrow(name, support)
 

@@ -88,6 +88,7 @@ def save_checkpoint(path: Path, state: State, done: Progressed, *, key: str) -> 
         tensors |= {f"average.{i}": t for i, t in enumerate(state.average.tensors)}
     if state.course is not None:
         tensors |= {f"support.{name}": t for name, t in state.course.supports().items()}
+        tensors |= {f"memory.{name}": t for name, t in state.course.memory.items()}
     facts = {k: v for k, v in asdict(done).items() if k != "best"}
     facts |= {"key": key, "stage": 0 if state.course is None else state.course.stage, "scaling": state.scaling}
     # clones: tied weights share memory, which the format refuses
@@ -130,7 +131,7 @@ def _restore(state: State, facts: Mapping[str, Any], tensors: Mapping[str, Tenso
         for i, kept in _below(tensors, "average").items():
             state.average.tensors[int(i)].copy_(kept)
     if state.course is not None:
-        state.course.restore(facts["stage"], _below(tensors, "support"))
+        state.course.restore(facts["stage"], _below(tensors, "support"), _below(tensors, "memory"))
     state.scaling = facts["scaling"]
 
 

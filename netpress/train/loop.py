@@ -131,7 +131,7 @@ class _Loop:
             "input_per_second": done.input_rate(),
         }
         if self.engine.course is not None:
-            row["stage"] = self.engine.course.stage
+            row |= {"stage": self.engine.course.stage, **self.engine.course.told()}
         return row
 
     def close_epoch(self, row: Row) -> bool:
