@@ -19,6 +19,7 @@ from netpress.codec import stored
 from netpress.errors import BudgetError, ModelError
 from netpress.forms import Affine, Form, Free, project, step_share, symbols
 from netpress.methods.file_bytes import overhead, written
+from netpress.methods.folding import fold
 from netpress.methods.rate_cost import bits as estimated
 from netpress.methods.rate_cost import cost
 from netpress.methods.targets import check_patterns, targets
@@ -54,6 +55,8 @@ class RateTrain:
         rise: share of the training in which the price rises from 0.
         stages: how often the tensors are really coded.
         biases: `affine`: also biases are whole numbers, coded alike; `float`: they stay.
+        norms: batch norms, which train as they are: `half` makes scale and shift of them in the end, in half precision,
+            as `fold_batch_norm` does; `float` leaves them.
         frozen: paths or patterns of layers that stay float.
 
     Differs from the sources: the density is no trained network but counted from the weights, by row and column, as the
@@ -75,6 +78,7 @@ class RateTrain:
     rise: Annotated[float, Field(ge=0, lt=1)] = 0.15
     stages: Annotated[int, Field(ge=1, le=1000)] = 50
     biases: Literal["affine", "float"] = "affine"
+    norms: Literal["half", "float"] = "half"
     frozen: tuple[Pattern, ...] = ()
 
     @property
@@ -100,7 +104,7 @@ class RateTrain:
         acting = self.gradually(candidate, context)
         return acting.finish(acting.candidate, context)
 
-    def gradually(self, candidate: Candidate, context: Context) -> Rating:  # noqa: ARG002  asks nothing of the data
+    def gradually(self, candidate: Candidate, context: Context) -> Rating:
         """The training that the bytes are part of; raises what `apply` does."""
         self.check(candidate.net)
         if (bad := finite(candidate.net)) is not None:
@@ -110,9 +114,15 @@ class RateTrain:
         start = candidate.but(net=formed(candidate.net, forms), forms=forms)
         rest, room = 0, None
         if self.max_size is not None:
-            rest = _rest(start, names)
+            rest = _rest(self.closed(start, context), names)
             room = self._room(candidate, rest)
         return Rating(start, self.moments, self, tuple(names), rest, room)
+
+    def closed(self, candidate: Candidate, context: Context) -> Candidate:
+        """Without what only training needs: norms become scale and shift."""
+        if self.norms == "float":
+            return candidate
+        return fold(candidate, context, rest="half", method=self.name).candidate
 
     def _names(self, candidate: Candidate) -> list[str]:
         """Weights, and biases if wanted, of all layers that are not frozen."""
@@ -243,7 +253,7 @@ class Rating:
         """Price and bytes at the last moment."""
         return {"price": self._price(), **({"coded_bytes": float(self.memory["bytes"])} if self.memory else {})}
 
-    def finish(self, trained: Candidate, context: Context) -> Candidate:  # noqa: ARG002  asks nothing of the data
+    def finish(self, trained: Candidate, context: Context) -> Candidate:
         """Zeros go out of the supports, grids lose the bits that nothing uses, steps become numbers of two bytes."""
         forms = dict(trained.forms)
         for name in self.names:
@@ -257,7 +267,8 @@ class Rating:
         notes.append(f"{size:,} bytes of whole numbers, {guess:,.0f} estimated; a price of {self._price():.3g} a kB")
         facts = {"rate": {"price": self._price(), "bytes": size, "estimated_bytes": guess, "tensors": rows}}
         record = Record(self.settings.name, dataclasses.asdict(self.settings), tuple(notes), facts)
-        return trained.but(net=net, forms=forms, history=(*trained.history, record))
+        small = self.settings.closed(trained.but(net=net, forms=forms), context)
+        return small.but(history=(*trained.history, record))
 
     def _row(self, name: str, w: Tensor, form: Form) -> dict[str, Any]:
         """A tensor's numbers: what the training took its bytes for, and what they are."""
