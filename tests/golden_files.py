@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from graphs import model, node
 
-from netpress.codec import chains, container, context_chain, sides, stored, whole_numbers
+from netpress.codec import chains, container, context, context_chain, logistic, sides, stored, whole_numbers
 from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Arch, Header
 from netpress.codec.sides import Side
@@ -252,8 +252,41 @@ def leaning(shape, salt=0):
     return values
 
 
+def with_weights(weights, taps=0):
+    """Logistic coding with given weights: fitted ones might differ from machine to machine in their last bit."""
+    numbers = (9, [*weights, *(range(50, 50 + taps))])
+    return (
+        mock.patch.object(logistic, "fit", return_value=numbers),
+        mock.patch.object(context, "encode", return_value=bytes(1 << 16)),
+    )
+
+
+def logistics():
+    """Of version 2.3 too: logistic coding."""
+    tensors = []
+    weights = [60, 50, -20, -9, 30, 18, -9, 20, 17, 15]
+    for salt, shape in enumerate([(6, 5, 3, 3), (30, 40), (70,), (2, 3, 80), (4, 1, 2, 5), (1, 1)]):
+        values = leaning(shape, salt).reshape(-1) + 40
+        taps = min(int(np.prod(shape[2:])), 64) if len(shape) > 2 else 0
+        table = (np.arange(-40, 41) / 8).astype(np.float32)
+        side = Side(np.float32([0.25]).reshape((1,) * len(shape)), (), False, 8, 50)
+        for form, found in (
+            ("table", Stored(shape, "shared", "float32", None, values, table)),
+            ("affine", Stored(shape, "affine", "float32", None, values, side=side)),
+        ):
+            fitted, others = with_weights(weights, taps)
+            with fitted, others:
+                tensors.append(Tensor.of(f"{form}.{'x'.join(map(str, shape))}", found, "context"))
+    return Press(Header(Arch("own", "Logistics"), (1,)), tuple(tensors), b"")
+
+
 def contexts():
     """What version 2.3 added: context coding, of every form, with and without a support, in every way."""
+    with mock.patch.object(logistic, "may_hold", return_value=False):
+        return _contexts()
+
+
+def _contexts():
     tensors = []
     for salt, shape in enumerate([(6, 5, 3, 3), (30, 40), (40, 30), (70,), (3, 4, 80), (4, 1, 5, 5), (0, 4), (1, 2)]):
         values = leaning(shape, salt).reshape(-1)
@@ -290,6 +323,7 @@ FILES = {  # name, which begins with the version of the frame -> what it holds
     "v1-whole-numbers": whole_numbers_and_steps,
     "v2-contexts": contexts,
     "v2-every-chain": every_chain,
+    "v2-logistics": logistics,
     "v2-integer-network": integer_network,
     "v2-patterns-and-integers": patterns_and_integers,
     "v2-small-network": small_network,

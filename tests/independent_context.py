@@ -1,6 +1,7 @@
-"""Context coding written a second time, from docs/format.md alone: plain Python, nothing of netpress in it."""
+"""Context and logistic coding once more, from docs/format.md alone: plain Python, nothing of netpress in it."""
 
 import math
+import struct
 from collections import defaultdict
 
 
@@ -137,6 +138,13 @@ def tensor(coder, rows, columns, taps, across):
     return v
 
 
+def dims(shape):
+    """Rows, columns, taps, taps side by side."""
+    if len(shape) < 2:
+        return 1, math.prod(shape), 1, 1
+    return shape[0], shape[1], math.prod(shape[2:]), shape[-1] if len(shape) > 2 else 1
+
+
 def read_context(data, shape):
     """The numbers in row-major order, and bit 0 of the first byte."""
     way, n = data[0] if data else 0, math.prod(shape)
@@ -145,10 +153,7 @@ def read_context(data, shape):
     if not n:
         assert len(data) < 2
         return [], way & 1
-    rows, columns, taps, across = 1, n, 1, 1
-    if len(shape) > 1:
-        rows, columns, taps = shape[0], shape[1], math.prod(shape[2:])
-        across = shape[-1] if len(shape) > 2 else 1
+    rows, columns, taps, across = dims(shape)
     turned = way & 2 and len(shape) > 1
     outer, inner = (columns, rows) if turned else (rows, columns)
     coder = Coder(data)
@@ -165,3 +170,70 @@ def read_context(data, shape):
             start = (row * columns + column) * taps
             out[start : start + taps] = [v[i, j, tap] for tap in range(taps)]
     return out, way & 1
+
+
+def curve(z):
+    return math.floor(65536 / (1 + math.exp(-clamp(z, -2048, 2047) / 128)))
+
+
+def read_logistic(data, shape):
+    """The numbers in row-major order."""
+    rows, columns, taps, across = dims(shape)
+    numbers, at, often = [], 1, data[0]
+    for _ in range(2):
+        value = shift = 0
+        while True:
+            value |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        numbers.append(value)
+    low, count = -(numbers[0] + 1) // 2 if numbers[0] % 2 else numbers[0] // 2, numbers[1]
+    weights, at = struct.unpack_from("10b", data, at), at + 10
+    factors = list(data[at : at + min(taps, 64)]) if taps > 1 else [64]
+    at += len(factors) if taps > 1 else 0
+    words = list(struct.unpack(f"<{(len(data) - at) // 2}H", data[at:]))
+    state = words.pop(0) + (words.pop(0) << 16)
+    v, sums, mean, q = defaultdict(int), [0] * columns, 0, 65536 // often
+    for r in range(rows):
+        for j in range(columns):
+            kernel = 0
+            for tap in range(taps):
+                y, x = divmod(tap, across)
+                places = [(y, x - 1), (y - 1, x), (y - 1, x - 1), (y - 1, x + 1)]
+                a = [v[r, j, b * across + c] if b >= 0 and 0 <= c < across else 0 for b, c in places]
+                if taps == 1:
+                    a = [v[r, j - 1, 0], v[r - 1, j, 0], v[r, j - 2, 0], v[r - 2, j, 0]]
+                s = [abs(n) for n in a]
+                row = mean >> 4
+                column = sums[j] * ((1 << 24) // (r * taps)) >> 20 if r else row
+                around = [
+                    (16 * kernel + row + column) * (65536 // (min(tap, 63) + 2)) >> 16,
+                    row,
+                    column,
+                    16 * (2 * s[0] + 2 * s[1] + s[2] + s[3]),
+                    min(row * column * q >> 18, 65536),
+                    16,
+                ]
+                total = sum(w * n for w, n in zip(weights[4:], around, strict=True))
+                spread = clamp(total * factors[min(tap, 63)] >> 13, 1, 4095)
+                m = sum(w * n for w, n in zip(weights[:4], a, strict=True)) >> 1
+
+                def start(value, m=m, spread=spread):
+                    if not low < value < low + count:
+                        return 0 if value <= low else 65536
+                    z = (64 * value - 32 - m) * (2097152 // spread) >> 16
+                    return value - low + (curve(z) * (65536 - count) >> 16)
+
+                slot = state % 65536
+                value = max(n for n in range(low, low + count) if start(n) <= slot)
+                state = (start(value + 1) - start(value)) * (state >> 16) + slot - start(value)
+                if state < 65536:
+                    state = (state << 16) + words.pop(0)
+                v[r, j, tap] = value
+                kernel += abs(value)
+                sums[j] += abs(value)
+                mean += (256 * abs(value) - mean) >> 5
+    assert not words
+    assert state == 65536
+    return [v[r, j, tap] for r in range(rows) for j in range(columns) for tap in range(taps)]

@@ -8,7 +8,7 @@ import math
 import struct
 import zlib
 
-from independent_context import read_context
+from independent_context import read_context, read_logistic
 
 FORMATS = dict(
     zip(
@@ -201,7 +201,7 @@ def whole(data, words, n):
 
 
 def zero(data, form, meaning, k, masked):
-    """The code that stands for zero in a context stream, or would."""
+    """The code that stands for zero in a context or logistic stream, or would."""
     if form in ("free", "signs"):
         return int(form == "signs")
     if form == "affine":
@@ -210,9 +210,9 @@ def zero(data, form, meaning, k, masked):
     return sum(value < 0 for value in table) if masked else min(range(k), key=lambda q: abs(table[q]), default=0)
 
 
-def around_zero(data, shape, z, masked):
-    """Positions and codes of a context stream."""
-    numbers, close = read_context(data, shape)
+def around_zero(data, shape, z, masked, coder):
+    """Positions and codes of a context or logistic stream."""
+    numbers, close = read_context(data, shape) if coder == "context" else (read_logistic(data, shape), 0)
     if not masked:
         return range(len(numbers)), [v + z for v in numbers]
     positions = [i for i, v in enumerate(numbers) if v]
@@ -233,9 +233,9 @@ def tensor(data, shape, chain, form, dtype):
     if words[0] == "mask" and free:
         s, at = varint(data, at)
         end = at + s
-    if words[-1] == "context":
+    if words[-1] in ("context", "logistic"):
         z = zero(data, form, meaning, alphabet, words[0] == "mask")
-        positions, codes = around_zero(data[at:end], shape, z, words[0] == "mask")
+        positions, codes = around_zero(data[at:end], shape, z, words[0] == "mask", words[-1])
         at = end
     elif words[0] == "mask":
         symbols = stream(data[at:end], alphabet + 1, n, words[1])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from independent_context import read_context, squash, stretch
+from independent_context import curve, read_context, read_logistic, squash, stretch
 
-from netpress.codec import compiled, context, context_chain, context_kernel, context_tables, sides, stored
+from netpress.codec import compiled, context, context_chain, context_kernel, context_tables, logistic, sides, stored
 from netpress.codec.stored import Stored, pack, restore, unpack
 from netpress.errors import FileError
 
@@ -132,7 +132,8 @@ CASES = """
 import hashlib, sys
 {first}
 import numpy as np
-from netpress.codec import compiled, context
+from unittest import mock
+from netpress.codec import compiled, context, logistic
 rng, found = np.random.default_rng(0), hashlib.sha256()
 for shape in [(5, 6, 3, 3), (3, 4), (40, 30), (17,), (2, 2, 70), (4, 1, 5, 5), ()]:
     for most in (1, 5, 60000):
@@ -142,6 +143,11 @@ for shape in [(5, 6, 3, 3), (3, 4), (40, 30), (17,), (2, 2, 70), (4, 1, 5, 5), (
             data = context.encode(values, ways=[way])
             assert np.array_equal(context.decode(data, shape)[0], values)
             found.update(data)
+        with mock.patch.object(logistic, "fit", lambda _, dims: (9, [60, 50, -20, -9, 30, 18, -9, 20, 17, 15, *range(
+            min(dims[2], 64) if dims[2] > 1 else 0)])):
+            data = logistic.encode(values % 200)
+        assert np.array_equal(logistic.decode(data, shape), values % 200)
+        found.update(data)
 print(compiled.COMPILED, found.hexdigest())
 """
 
@@ -173,6 +179,96 @@ def test_no_table_hangs_on_a_rounding():
     assert digest in (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 
 
+# --- logistic ---------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def dense(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 6), max_size=5)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    count = draw(st.sampled_from([1, 2, 7, 300, 4096]))
+    low = draw(st.sampled_from([0, -count // 2, 5, -65536, 60000]))
+    return np.rint(rng.beta(4, 4, shape) * (count - 1)).astype(int) + low
+
+
+@given(dense())
+@settings(max_examples=150, deadline=None)
+def test_dense_numbers_come_back(values):
+    back = logistic.decode(logistic.encode(values), values.shape)
+    assert back.shape == values.shape
+    assert np.array_equal(back, values)
+
+
+@given(dense())
+@settings(max_examples=25, deadline=None)
+def test_the_page_says_enough_to_read_dense_ones(values):
+    assert read_logistic(logistic.encode(values), values.shape) == values.reshape(-1).tolist()
+
+
+@given(dense(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_damage_of_dense_ones_raises_or_gives_other_numbers(values, data):
+    raw = bytearray(logistic.encode(values))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    raw = raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
+    try:
+        back = logistic.decode(bytes(raw), values.shape)
+    except FileError:
+        return
+    assert back.shape == values.shape
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "what"),
+    [
+        (b"", (3,), "0 bytes"),
+        (bytes(40), (0,), "40 bytes"),
+        (bytes(40), (1 << 31,), "40 bytes"),
+        (bytes([0, 0, 1]) + bytes(14), (3,), "newer version"),
+        (bytes([1, 0, 0]) + bytes(14), (3,), "newer version"),
+        (bytes([1, 0, 0x81, 0x20]) + bytes(14), (3,), "newer version"),
+        (bytes([1, 0, 1]) + bytes(12), (3,), "or more expected"),
+        (bytes([1, 0, 1]) + bytes(15), (3,), "or more expected"),
+        (bytes([1, 0, 1]) + bytes(14), (3,), "does not end"),
+    ],
+)
+def test_dense_streams_that_cannot_be_are_refused(data, shape, what):
+    with pytest.raises(FileError, match=what):
+        logistic.decode(data, shape)
+
+
+def test_settings_from_strangers_do_not_make_it_slow():
+    """Weights that point nowhere: a number is found in at most some thirty looks."""
+    head = bytes([255, 0xFF, 0x1F, 0x80, 0x20, *[127] * 10])
+    noise = np.random.default_rng(0).integers(0, 256, 60_000, np.uint8).tobytes()
+    with pytest.raises(FileError, match="does not end"):
+        logistic.decode(head + noise, (100, 100))
+
+
+def test_dense_kernels_save_more():
+    rng = np.random.default_rng(0)
+    kernels = trained(rng, (48, 32, 3, 3))
+    assert len(logistic.encode(kernels)) < 0.87 * entropy_bytes(kernels)
+    noise = rng.integers(-3, 4, (60, 60))
+    assert len(logistic.encode(noise)) < 1.12 * entropy_bytes(noise)
+    with pytest.raises(ValueError, match="span at most 4096"):
+        logistic.encode(np.array([0, 4096]))
+
+
+def test_no_logistic_table_hangs_on_a_rounding():
+    z = np.arange(-2048, 2048)
+    exact = 65536 / (1 + np.exp(-z / 128))
+    assert np.delete(np.abs(exact - np.rint(exact)), 2048).min() > 1e-6
+    share = (np.arange(4096) + 0.5) / 4096
+    exact = 128 * np.log(share / (1 - share))
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-6
+    table = list(logistic.tables())
+    assert table[:4096] == [curve(int(x)) for x in z]
+    digest = hashlib.sha256(np.array(table[:4096], "<i4").tobytes()).hexdigest()
+    assert digest in (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+
+
 # --- chains -----------------------------------------------------------------------------------------------------------
 
 
@@ -195,9 +291,8 @@ def test_every_form_may_be_coded(form, density, shape):
     kept = codes.reshape(-1) if positions is None else codes.reshape(-1)[positions]
     value = Stored(shape, form, "float32", positions, kept, table, side=side)
     packed = pack(value, "context")
-    assert packed.chain.split("+")[:2] == (["context"] if positions is None else ["mask", "context"]) or (
-        packed.chain == "context+half"
-    )
+    coder = packed.chain.removesuffix("+half")
+    assert coder in (("context", "logistic") if positions is None else ("mask+context",))
     back = unpack(packed.data, shape=shape, form=form, dtype="float32", chain=packed.chain)
     assert restore(back).tobytes() == restore(value).tobytes()
     assert (back.positions is None) == (positions is None)
@@ -221,7 +316,7 @@ def test_auto_takes_it_where_it_is_shorter():
     grid = sides.Side(np.float32([0.1]).reshape(1, 1, 1, 1), bits=8, zero_point=128)
     value = Stored(dense.shape, "affine", "float32", None, dense.reshape(-1) + 128, side=grid)
     packed = pack(value)
-    assert packed.chain == "context"
+    assert packed.chain == "logistic"
     assert len(packed.data) < 0.9 * len(pack(value, "rans").data)
     flat = Stored((4096,), "shared", "float32", None, rng.integers(0, 16, 4096), np.float32(range(16)))
     assert pack(flat).chain == "bits+half"
@@ -237,11 +332,11 @@ def test_large_tensors_must_gain(monkeypatch):
 
 @pytest.mark.parametrize("codes", [[0, 1, 2], [2, 2, 1]])
 def test_codes_beyond_the_table_are_found(codes):
-    data = context_chain.write(np.array(codes), 0, (3,), None)
-    with pytest.raises(FileError, match="codes below 2"):
-        context_chain.read(data, 0, (3,), size=2, support=False)
+    for coder, encode in (("context", context.encode), ("logistic", logistic.encode)):
+        with pytest.raises(FileError, match="codes below 2"):
+            context_chain.read(encode(np.array(codes)), 0, (3,), size=2, place="", coder=coder)
     with pytest.raises(FileError, match="for tensors with a support"):
-        context_chain.read(context.encode(np.array([1, 0]), note=1), 0, (2,), size=2, support=False)
+        context_chain.read(context.encode(np.array([1, 0]), note=1), 0, (2,), size=2, place="", coder="context")
 
 
 def test_the_nearest_value_to_zero_stands_for_it():

@@ -30,7 +30,7 @@ TRY_ALL_ELEMENTS = 1 << 16
 
 _CHAIN = re.compile(
     r"(?:(?P<raw>raw)|(?:(?P<place>mask|rel[3-8]|whole|steps)\+)?"
-    r"(?P<first>bits|huffman|rans|context)(?:\+(?P<second>bits|huffman|rans))?)"
+    r"(?P<first>bits|huffman|rans|context|logistic)(?:\+(?P<second>bits|huffman|rans))?)"
     r"(?P<end>\+half|\+grid)?"
 )
 
@@ -54,7 +54,7 @@ class Chain(NamedTuple):
     Args:
         place: how the support is written: "" (everywhere), "mask", or "rel3".."rel8"; or, for whole numbers everywhere,
             how these become symbols: "whole" or "steps" (`whole_numbers`).
-        first: "raw", or the coder of the only stream, or of the gaps; "context" (`context_chain`) never of gaps.
+        first: "raw", or the coder of the only stream, or of the gaps; "context" and "logistic" are never those of gaps.
         second: the coder of the codes beside gaps, else "".
         half: floats are written in 16 bits.
         grid: the table is written as integers and a step.
@@ -89,8 +89,8 @@ def parse(chain: str, form: str) -> Chain:
     fits = (first == "raw") == (form == "free" and not place) and not (grid and form != "shared")
     if place in WHOLE:
         fits = form == "free" and not half
-    if first == "context":
-        fits = fits and place in ("", "mask") and not second
+    if first in ("context", "logistic"):
+        fits = fits and place in (("", "mask") if first == "context" else ("",)) and not second
     if (second and not two) or not fits:
         raise FileError(f"chain {chain!r} does not fit form {form!r}")
     return Chain(place, first, second or (first if two else ""), half, grid)

@@ -1,4 +1,6 @@
-"""Codes of a tensor as whole numbers around zero, for context coding, and back.
+"""Codes of a tensor as whole numbers around zero, for the coders that look at neighbours, and back.
+
+`context` takes any; `logistic` dense ones, without a support.
 
 Everywhere (no support): v = code - z. With a support: v = 0 outside; inside v = code - z below z and code - z + 1 from
 z on, so that no entry inside is 0; or, where no code inside is z, just code - z (`CLOSE`, a bit that the stream keeps).
@@ -12,14 +14,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec import context
+from netpress.codec import context, logistic
 from netpress.codec.compiled import COMPILED
 from netpress.codec.sides import Side
 from netpress.errors import FileError
 
 Codes = NDArray[np.integer]
 
-NAME = "context"
+CODERS = ("context", "logistic")
 CLOSE = 1
 """The code z occurs outside the support only."""
 
@@ -46,10 +48,11 @@ def zero_of(table: NDArray[np.float32] | None, side: Side | None, *, support: bo
     return side.zero_point if side.bits else 1
 
 
-def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np.int64] | None) -> bytes:
-    """The stream of the codes inside a support, or everywhere.
+def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np.int64] | None) -> tuple[str, bytes]:
+    """The coder that is shorter, and the stream of the codes inside a support, or everywhere.
 
-    >>> read(write(np.array([0, 2]), 1, (3,), np.array([0, 2])), 1, (3,), size=3, support=True)
+    >>> coder, stream = write(np.array([0, 2]), 1, (3,), np.array([0, 2]))
+    >>> read(stream, 1, (3,), size=3, place="mask", coder=coder)
     (array([0, 2]), array([0, 2], dtype=int32))
 
     Args:
@@ -60,32 +63,36 @@ def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np
     """
     values = codes.astype(np.int32) - zero
     if positions is None:
-        return context.encode(values.reshape(shape))
+        whole = values.reshape(shape)
+        found = [("context", context.encode(whole))]
+        if logistic.may_hold(whole):
+            found.append(("logistic", logistic.encode(whole)))
+        return min(found, key=lambda stream: len(stream[1]))
     close = int(values.size > 0 and not (values == 0).any())
     whole = np.zeros(math.prod(shape), np.int32)
     whole[positions] = values if close else values + (values >= 0)
-    return context.encode(whole.reshape(shape), note=close * CLOSE)
+    return "context", context.encode(whole.reshape(shape), note=close * CLOSE)
 
 
 def read(
-    data: bytes, zero: int, shape: tuple[int, ...], *, size: int, support: bool
+    data: bytes, zero: int, shape: tuple[int, ...], *, size: int, place: str, coder: str
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int32]]:
-    """Positions (None without a support) and codes, which lie below `size`.
+    """Positions (None without a support, for which `place` is "mask") and codes, which lie below `size`.
 
     Raises:
         FileError: damage, or a code out of range.
     """
-    values, note = context.decode(data, shape)
+    values, note = context.decode(data, shape) if coder == "context" else (logistic.decode(data, shape), 0)
     flat, positions = values.reshape(-1), None
-    if support:
+    if place:
         positions = np.flatnonzero(flat)
         flat = flat[positions]
         flat = flat if note == CLOSE else flat - (flat > 0)
     elif note:
-        raise FileError(f"context stream: the bit {note} is for tensors with a support")
+        raise FileError(f"{coder} stream: the bit {note} is for tensors with a support")
     codes = flat + np.int32(zero)
     if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < size:
-        raise FileError(f"context stream: codes below {size} expected, got {codes.min()}..{codes.max()}")
+        raise FileError(f"{coder} stream: codes below {size} expected, got {codes.min()}..{codes.max()}")
     return positions, codes
 
 

@@ -13,7 +13,7 @@ become bytes:
     ...+half                 floats are written in 16 bits, where nothing is lost by it
     ...+grid                 shared: the table is written as integers and their step
 
-with CODER one of bits, huffman, rans; alone and behind mask also context (`context_chain`). Sparse, shared and
+with CODER one of bits, huffman, rans; alone also context or logistic, behind mask context. Sparse, shared and
 Huffman-coded weights are those of Deep Compression (Han et al., 2016, sections 2 to 4). We differ in the fillers of the
 gaps (`relative_index`), and in that each tensor takes what comes out smallest.
 """
@@ -159,7 +159,7 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
 
     Args:
         stored: the tensor.
-        codec: "auto" tries all coders; "bits", "huffman", "rans" or "context" only that one.
+        codec: "auto" tries all coders; "bits", "huffman", "rans" or "context" (logistic too) only that one.
 
     Returns:
         The chain, the bytes, and how many of them belong to each part.
@@ -198,8 +198,8 @@ def _pack_context(stored: Stored, front: bytes, how: Chain) -> Packed:
     support, free = stored.positions is not None, stored.codes is None
     codes = np.zeros(_inside(stored).size, np.int32) if stored.codes is None else stored.codes
     zero = context_chain.zero_of(stored.table, stored.side, support=support)
-    stream = context_chain.write(codes, zero, stored.shape, stored.positions)
-    chain = str(how._replace(place="mask" if support else "", first=context_chain.NAME))
+    coder, stream = context_chain.write(codes, zero, stored.shape, stored.positions)
+    chain = str(how._replace(place="mask" if support else "", first=coder))
     if free:
         head = write_varint(len(stream)) + stream
         return Packed(chain, head + front, {"positions": len(head), "values": len(front)})
@@ -265,9 +265,9 @@ def unpack(data: bytes, *, shape: tuple[int, ...], form: str, dtype: str, chain:
         values = floats.from_bytes(data[at:], dtype, count, half=how.half)
         return Stored(shape, form, dtype, positions, values=values)
     table, side, size, at = _read_front(data, how, form, shape)
-    if how.first == context_chain.NAME:
+    if how.first in context_chain.CODERS:
         zero = context_chain.zero_of(table, side, support=bool(how.place))
-        positions, codes = context_chain.read(data[at:], zero, shape, size=size, support=bool(how.place))
+        positions, codes = context_chain.read(data[at:], zero, shape, size=size, place=how.place, coder=how.first)
     else:
         positions, codes = _read_codes(data, at, how, elements=elements, size=size)
     return Stored(shape, form, dtype, positions, codes, table, side=side)
@@ -376,8 +376,9 @@ def _read_free_support(data: bytes, how: Chain, shape: tuple[int, ...]) -> tuple
     size, at = read_varint(data, 0)
     if size > len(data) - at:
         raise FileError(f"a mask of {size} bytes does not fit into {len(data)}")
-    if how.first == context_chain.NAME:
-        return context_chain.read(data[at : at + size], 0, shape, size=1, support=True)[0], at + size
+    if how.first in context_chain.CODERS:
+        found = context_chain.read(data[at : at + size], 0, shape, size=1, place=how.place, coder=how.first)
+        return found[0], at + size
     symbols = chains.decode(data[at : at + size], 2, elements, how.first)
     return np.flatnonzero(symbols), at + size
 
