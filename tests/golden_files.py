@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from graphs import model, node
 
-from netpress.codec import chains, container, context, context_chain, logistic, sides, stored, whole_numbers
+from netpress.codec import chains, container, context_chain, logistic, sides, stored, whole_numbers
 from netpress.codec.container import Press, Tensor
 from netpress.codec.header import Arch, Header
 from netpress.codec.sides import Side
@@ -254,11 +254,8 @@ def leaning(shape, salt=0):
 
 def with_weights(weights, taps=0):
     """Logistic coding with given weights: fitted ones might differ from machine to machine in their last bit."""
-    numbers = (9, [*weights, *(range(50, 50 + taps))])
-    return (
-        mock.patch.object(logistic, "fit", return_value=numbers),
-        mock.patch.object(context, "encode", return_value=bytes(1 << 16)),
-    )
+    numbers = (9, [*weights, *range(50, 50 + taps)])
+    return mock.patch.object(logistic, "fit", return_value=numbers)
 
 
 def logistics():
@@ -274,19 +271,13 @@ def logistics():
             ("table", Stored(shape, "shared", "float32", None, values, table)),
             ("affine", Stored(shape, "affine", "float32", None, values, side=side)),
         ):
-            fitted, others = with_weights(weights, taps)
-            with fitted, others:
-                tensors.append(Tensor.of(f"{form}.{'x'.join(map(str, shape))}", found, "context"))
+            with with_weights(weights, taps):
+                tensors.append(Tensor.of(f"{form}.{'x'.join(map(str, shape))}", found, "logistic"))
     return Press(Header(Arch("own", "Logistics"), (1,)), tuple(tensors), b"")
 
 
 def contexts():
     """What version 2.3 added: context coding, of every form, with and without a support, in every way."""
-    with mock.patch.object(logistic, "may_hold", return_value=False):
-        return _contexts()
-
-
-def _contexts():
     tensors = []
     for salt, shape in enumerate([(6, 5, 3, 3), (30, 40), (40, 30), (70,), (3, 4, 80), (4, 1, 5, 5), (0, 4), (1, 2)]):
         values = leaning(shape, salt).reshape(-1)

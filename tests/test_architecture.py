@@ -20,7 +20,7 @@ LAYERS = (
     {"errors"},
     {"atomic", "user_file", "processor"},
     {"codec", "gains"},
-    {"runtime", "forms", "inspect", "onnx_session"},
+    {"runtime", "forms", "inspect", "onnx_session", "rate_distortion"},
     {"peak"},
     {"candidate", "shadow", "adopt"},
     {"graph", "data", "zoo"},

@@ -281,18 +281,19 @@ def values_of(form, shape, rng):
     return codes, rng.normal(size=16).astype(np.float32), None
 
 
+@pytest.mark.parametrize("codec", context_chain.CODERS)
 @pytest.mark.parametrize("form", ["shared", "affine", "signs"])
 @pytest.mark.parametrize("density", [None, 0.0, 0.1, 1.0])
 @pytest.mark.parametrize("shape", [(6, 5, 3, 3), (9, 8), (30,), (0, 4), ()])
-def test_every_form_may_be_coded(form, density, shape):
+def test_every_form_may_be_coded(form, density, shape, codec):
     rng = np.random.default_rng(0)
     codes, table, side = values_of(form, shape, rng)
     positions = None if density is None else np.flatnonzero(rng.random(shape).reshape(-1) < density)
     kept = codes.reshape(-1) if positions is None else codes.reshape(-1)[positions]
     value = Stored(shape, form, "float32", positions, kept, table, side=side)
-    packed = pack(value, "context")
-    coder = packed.chain.removesuffix("+half")
-    assert coder in (("context", "logistic") if positions is None else ("mask+context",))
+    packed = pack(value, codec)
+    wanted = "mask+context" if positions is not None else codec if codes.size else "context"
+    assert packed.chain.removesuffix("+half") == wanted
     back = unpack(packed.data, shape=shape, form=form, dtype="float32", chain=packed.chain)
     assert restore(back).tobytes() == restore(value).tobytes()
     assert (back.positions is None) == (positions is None)
@@ -308,6 +309,12 @@ def test_free_values_keep_their_mask():
     assert packed.chain == "mask+context"
     assert restore(back).tobytes() == dense.tobytes()
     assert len(packed.data) < len(pack(value, "rans").data)
+
+
+@pytest.mark.parametrize("codec", context_chain.CODERS)
+def test_tensors_without_codes_or_support_take_other_chains(codec):
+    assert pack(stored.free(np.float32([0.1, 2])), codec).chain == "raw"
+    assert pack(stored.free(np.array([3, 1, 2])), codec).chain == "whole+bits"
 
 
 def test_auto_takes_it_where_it_is_shorter():

@@ -10,6 +10,7 @@ of several), with one the number of values below zero; 1 for signs; 0 for free v
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,10 @@ def zero_of(table: NDArray[np.float32] | None, side: Side | None, *, support: bo
     return side.zero_point if side.bits else 1
 
 
-def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np.int64] | None) -> tuple[str, bytes]:
-    """The coder that is shorter, and the stream of the codes inside a support, or everywhere.
+def write(
+    codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np.int64] | None, coders: Iterable[str] = CODERS
+) -> tuple[str, bytes]:
+    """The coder that is shortest, and the stream of the codes inside a support, or everywhere.
 
     >>> coder, stream = write(np.array([0, 2]), 1, (3,), np.array([0, 2]))
     >>> read(stream, 1, (3,), size=3, place="mask", coder=coder)
@@ -60,18 +63,22 @@ def write(codes: Codes, zero: int, shape: tuple[int, ...], positions: NDArray[np
         zero: `zero_of`.
         shape: of the tensor.
         positions: the support [n]; None means everywhere.
+        coders: those to try; "context" steps in where no other can.
     """
     values = codes.astype(np.int32) - zero
+    found = []
     if positions is None:
-        whole = values.reshape(shape)
-        found = [("context", context.encode(whole))]
-        if logistic.may_hold(whole):
+        whole, note = values.reshape(shape), 0
+        if "logistic" in coders and logistic.may_hold(whole):
             found.append(("logistic", logistic.encode(whole)))
-        return min(found, key=lambda stream: len(stream[1]))
-    close = int(values.size > 0 and not (values == 0).any())
-    whole = np.zeros(math.prod(shape), np.int32)
-    whole[positions] = values if close else values + (values >= 0)
-    return "context", context.encode(whole.reshape(shape), note=close * CLOSE)
+    else:
+        note = CLOSE * int(values.size > 0 and not (values == 0).any())
+        flat = np.zeros(math.prod(shape), np.int32)
+        flat[positions] = values if note else values + (values >= 0)
+        whole = flat.reshape(shape)
+    if "context" in coders or not found:
+        found.insert(0, ("context", context.encode(whole, note=note)))
+    return min(found, key=lambda stream: len(stream[1]))
 
 
 def read(

@@ -103,6 +103,13 @@ def may_hold(values: NDArray[np.integer]) -> bool:
     return high - low < MAX_COUNT and -MAX_SIZE <= low <= MAX_SIZE
 
 
+def opened(values: NDArray[np.int32]) -> tuple[Any, Any, tuple[int, int, int, int]]:
+    """Settings fitted to numbers, an empty work, and their sizes: for loops of others over the kernel."""
+    low, dims = int(values.min()), _dims(values.shape)
+    often, weights = fit(values.reshape(-1), dims)
+    return _settings(low, int(np.ptp(values)) + 1, often, weights), _fresh(dims[1]), dims
+
+
 def fit(values: NDArray[np.int32], dims: tuple[int, int, int, int]) -> tuple[int, list[int]]:
     """Weights for a tensor: the byte in front, then expected value (4) and spread (6) in 1/128, taps in 1/64.
 

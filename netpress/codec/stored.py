@@ -31,7 +31,7 @@ from netpress.codec.sides import Side
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
 
-Codec = Literal["auto", "bits", "huffman", "rans", "context"]
+Codec = Literal["auto", "bits", "huffman", "rans", "context", "logistic"]
 Array = NDArray[np.generic]
 
 MAX_ELEMENTS = 1 << 31
@@ -159,7 +159,8 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
 
     Args:
         stored: the tensor.
-        codec: "auto" tries all coders; "bits", "huffman", "rans" or "context" (logistic too) only that one.
+        codec: "auto" tries all coders; "bits", "huffman", "rans", "context" or "logistic" only that one
+            (context in place of logistic for a tensor with a support).
 
     Returns:
         The chain, the bytes, and how many of them belong to each part.
@@ -171,12 +172,12 @@ def pack(stored: Stored, codec: Codec = "auto") -> Packed:
     front, half = _front(stored)
     how = Chain("", "", "", half, stored.form == "shared" and stored.side is not None)
     around = stored.positions is not None or stored.codes is not None
-    if codec == "context" and around:
-        return _pack_context(stored, front, how)
-    packed = _pack_static(stored, chains.CODERS if codec == "auto" else (codec,), front, how)
+    if codec in context_chain.CODERS and around:
+        return _pack_context(stored, (codec,), front, how)
+    packed = _pack_static(stored, (codec,) if codec in chains.CODERS else chains.CODERS, front, how)
     elements = math.prod(stored.shape)
     if codec == "auto" and around and context_chain.may_pay(elements):
-        rival = _pack_context(stored, front, how)
+        rival = _pack_context(stored, context_chain.CODERS, front, how)
         return rival if context_chain.pays(len(rival.data), len(packed.data), elements) else packed
     return packed
 
@@ -193,12 +194,12 @@ def _pack_static(stored: Stored, coders: tuple[str, ...], front: bytes, how: Cha
     return Packed(str(how._replace(first=coder)), front + codes, {"codes": len(codes), "table": len(front)})
 
 
-def _pack_context(stored: Stored, front: bytes, how: Chain) -> Packed:
+def _pack_context(stored: Stored, coders: tuple[str, ...], front: bytes, how: Chain) -> Packed:
     """Codes and support in one stream."""
     support, free = stored.positions is not None, stored.codes is None
     codes = np.zeros(_inside(stored).size, np.int32) if stored.codes is None else stored.codes
     zero = context_chain.zero_of(stored.table, stored.side, support=support)
-    coder, stream = context_chain.write(codes, zero, stored.shape, stored.positions)
+    coder, stream = context_chain.write(codes, zero, stored.shape, stored.positions, coders)
     chain = str(how._replace(place="mask" if support else "", first=coder))
     if free:
         head = write_varint(len(stream)) + stream
