@@ -8,7 +8,8 @@ that they can have. Everything else is brought to the same squared error: layer 
 step for all, which is how nncodec goes). Bytes are those of whole files, names and shapes included, `.press` and
 nncodec's bitstream; both are read back and their error is measured on what came out. nncodec runs at its defaults
 (`nncargs`) but for a finer density of steps, which the error asks for; of its package only the codec is loaded, not
-the wrappers of PyTorch, TensorFlow and data sets. Speeds count quantising and writing the file, and reading it to float32.
+the wrappers of PyTorch, TensorFlow and data sets. Speeds count quantising and writing the file, and reading it to
+float32.
 """
 
 import common  # isort: skip  (sets the number of threads)

@@ -57,7 +57,8 @@ def save(candidate: Candidate, path: str | Path, *, codec: Codec = "auto", graph
     Args:
         candidate: its tensors must hold their forms.
         path: of the file; the folder must exist.
-        codec: "auto" takes the smallest chain per tensor; "bits", "huffman", "rans" only that coder.
+        codec: "auto" takes the smallest chain per tensor; "bits", "huffman", "rans", "context", "logistic" only that
+            coder.
         graph: False leaves it out, which takes seconds: for files that only `load` opens.
 
     Returns:
@@ -168,7 +169,7 @@ def recode(source: str | Path, path: str | Path, *, codec: Codec) -> int:
     Args:
         source: a `.press` file.
         path: of the new file.
-        codec: "bits", "huffman", "rans" or "auto".
+        codec: "bits", "huffman", "rans", "context", "logistic" or "auto".
 
     Returns:
         Bytes of the new file.
