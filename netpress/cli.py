@@ -106,7 +106,10 @@ def _train(args: Args) -> int:
 
 def _compress(args: Args) -> int:
     """Compress a network of yours with a recipe, within a budget."""
-    return _finish(args, recipe=args.recipe, net=args.model, data=args.data)
+    if args.recipe is None and args.max_size is not None:
+        args.set = [f"step.0.max_size={args.max_size}", *args.set]  # trained for: it is more than a check at the end
+    usual = "deep-compression" if args.max_size is None else "smallest"
+    return _finish(args, recipe=args.recipe or usual, net=args.model, data=args.data)
 
 
 def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None = None) -> int:

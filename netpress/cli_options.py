@@ -52,7 +52,10 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "table": (("table",), {"metavar": "TABLE", "choices": ["sizes"], "help": "sizes: every count the papers print"}),
     "out": (("--out",), {"help": "folder for CSV and HTML"}),
     "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
-    "recipe": (("--recipe",), {"default": "deep-compression", "help": "a preset's name or a TOML file"}),
+    "recipe": (
+        ("--recipe",),
+        {"help": "a preset's name or a TOML file (with --max-size smallest, else deep-compression)"},
+    ),
     "train-recipe": (("--recipe",), {"help": "a preset's name or a TOML file (the network's own, else train)"}),
     "tracker": (
         ("--tracker",),

@@ -132,7 +132,8 @@ def write_history(path: Path, history: Iterable[Mapping[str, float]]) -> None:
     if not rows:
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     atomic.write(path, text.getvalue())

@@ -27,6 +27,7 @@ from netpress.methods.fold_batch_norm import FoldBatchNorm
 from netpress.methods.low_rank import LowRank
 from netpress.methods.pattern_binarize import PatternBinarize
 from netpress.methods.quantize import Quantize
+from netpress.methods.rate_quantize import RateQuantize
 from netpress.methods.rate_train import RateTrain
 from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
@@ -40,6 +41,7 @@ __all__ = [
     "LowRank",
     "PatternBinarize",
     "Quantize",
+    "RateQuantize",
     "RateTrain",
     "Substitute",
     "WeightPrune",

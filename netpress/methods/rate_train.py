@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from netpress.budget import BYTES, Bytes, amount
+from netpress.budget import Bytes
 from netpress.candidate import Candidate, Context, Record, Trained
-from netpress.codec import stored
-from netpress.errors import BudgetError, ModelError
-from netpress.forms import Affine, Form, Free, project, step_share, symbols
-from netpress.methods.file_bytes import overhead, written
-from netpress.methods.folding import fold
+from netpress.errors import ModelError
+from netpress.forms import Affine, Form, step_share
 from netpress.methods.rate_cost import bits as estimated
 from netpress.methods.rate_cost import cost
+from netpress.methods.rating import Kept, Norms, chosen, closed, on_whole, packed, rest, room
 from netpress.methods.targets import check_patterns, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
@@ -77,8 +74,8 @@ class RateTrain:
     bits: Annotated[int, Field(ge=2, le=8)] = 8
     rise: Annotated[float, Field(ge=0, lt=1)] = 0.15
     stages: Annotated[int, Field(ge=1, le=1000)] = 50
-    biases: Literal["affine", "float"] = "affine"
-    norms: Literal["half", "float"] = "half"
+    biases: Kept = "affine"
+    norms: Norms = "half"
     frozen: tuple[Pattern, ...] = ()
 
     @property
@@ -109,31 +106,16 @@ class RateTrain:
         self.check(candidate.net)
         if (bad := finite(candidate.net)) is not None:
             raise ModelError(f"{bad} holds NaN or an infinity: it has no grid")
-        names = self._names(candidate)
+        names = chosen(candidate, self.frozen, self.biases)
         forms = {**candidate.forms, **{name: self._form(candidate, name) for name in names}}
         start = candidate.but(net=formed(candidate.net, forms), forms=forms)
-        rest, room = 0, None
+        beside, left = 0, None
         if self.max_size is not None:
-            rest = _rest(self.closed(start, context), names)
-            room = self._room(candidate, rest)
-        return Rating(start, self.moments, self, tuple(names), rest, room)
-
-    def closed(self, candidate: Candidate, context: Context) -> Candidate:
-        """Without what only training needs: norms become scale and shift."""
-        if self.norms == "float":
-            return candidate
-        return fold(candidate, context, rest="half", method=self.name).candidate
-
-    def _names(self, candidate: Candidate) -> list[str]:
-        """Weights, and biases if wanted, of all layers that are not frozen."""
-        found = []
-        parameters = dict(candidate.net.named_parameters())
-        for target in targets(candidate.net):
-            if any(fnmatch.fnmatchcase(target.path, pattern) for pattern in self.frozen):
-                continue
-            bias = target.name.removesuffix("weight") + "bias"
-            found += [target.name, *([bias] if self.biases == "affine" and bias in parameters else [])]
-        return found
+            beside = rest(closed(start, context, self.norms, self.name), names)
+            left = room(candidate, self.max_size, beside, self.name)
+        begun = sum(packed(forms[name], start.net.get_parameter(name).detach(), "context") for name in names)
+        memory = {"begun": torch.tensor(float(begun)), "bytes": torch.tensor(float(begun + beside))}
+        return Rating(start, self.moments, self, tuple(names), beside, left, memory)
 
     def _form(self, candidate: Candidate, name: str) -> Form:
         w = candidate.net.get_parameter(name).detach()
@@ -141,18 +123,6 @@ class RateTrain:
         step = torch.full((1,) * w.ndim, largest / min(self.levels, (1 << self.bits - 1) - 1))
         support = candidate.forms[name].support if name in candidate.forms else None
         return Form(support, Affine.symmetric(step, self.bits))
-
-    def _room(self, candidate: Candidate, rest: int) -> float:
-        """Bytes that a budget leaves for the whole numbers."""
-        assert self.max_size is not None
-        dense = 4 * sum(p.numel() for p in candidate.net.parameters())
-        size = amount(self.max_size, BYTES, baseline=dense)
-        if size <= rest:
-            raise BudgetError(
-                f"rate_train.max_size: {size:,.0f} bytes is below the floor of {rest:,}: header, graph and the tensors "
-                "that stay as they are"
-            )
-        return size - rest
 
 
 METHODS = (RateTrain,)
@@ -168,7 +138,7 @@ class Rating:
         moments: when the tensors are really coded.
         settings: the method.
         names: of the tensors that are whole numbers.
-        rest: bytes of everything else in the file; 0 where there is no budget.
+        beside: bytes of everything else in the file; 0 where there is no budget.
         room: bytes that a budget leaves for them, or None.
         memory: the price, and by tensor how many bytes an estimated one really takes.
     """
@@ -177,9 +147,9 @@ class Rating:
     moments: tuple[float, ...]
     settings: RateTrain
     names: tuple[str, ...]
-    rest: int
+    beside: int
     room: float | None
-    memory: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    memory: dict[str, Tensor]
 
     def act(self, stage: int, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Code the tensors; correct the estimate; move the price. Supports stay.
@@ -192,19 +162,19 @@ class Rating:
             guess = float(self._bits(name, weights)) / 8
             self.memory[f"scale/{name}"] = torch.tensor(max(sizes[name], 1) / max(guess, 1.0)).clamp(0.1, 10.0)
         total = sum(sizes.values())
-        begun = self.memory.setdefault("begun", torch.tensor(float(total)))
         price = self.memory.setdefault("price", torch.tensor(self.settings.lam))
-        self.memory["bytes"] = torch.tensor(float(total + self.rest))
+        self.memory["bytes"] = torch.tensor(float(total + self.beside))
         moment = self.moments[stage]
         if self.room is not None and moment < STEERED_UNTIL:
-            factor = (total / self._target(moment, float(begun))) ** 0.5
+            factor = (total / self._target(moment)) ** 0.5
             self.memory["price"] = price * min(max(factor, 1 / FASTEST), FASTEST)
         return {}
 
-    def _target(self, moment: float, begun: float) -> float:
+    def _target(self, moment: float) -> float:
         """Bytes to be at now: from those of the beginning geometrically down to the budget's."""
         assert self.room is not None
-        aim, rise = AIM * (self.room + self.rest) - self.rest, 3 * self.settings.rise
+        begun = float(self.memory["begun"])
+        aim, rise = AIM * (self.room + self.beside) - self.beside, 3 * self.settings.rise
         done = 1.0 if rise == 0 else min(moment / rise, 1.0)
         return max(aim, 1.0) * math.pow(max(begun, 1.0) / max(aim, 1.0), 1 - done)
 
@@ -215,7 +185,7 @@ class Rating:
                 f"{name}: all its weights went to 0 at a price of {self._price():.3g} a kB: take a smaller lam, or a "
                 "larger max_size; the last good epoch is kept"
             )
-        return _packed(_settled(w, step, self.settings.bits), w, "context")
+        return packed(on_whole(w, step, self.settings.bits), w, "context")
 
     def _price(self) -> float:
         return float(self.memory["price"]) if "price" in self.memory else self.settings.lam
@@ -251,7 +221,7 @@ class Rating:
 
     def told(self) -> dict[str, float]:
         """Price and bytes at the last moment."""
-        return {"price": self._price(), **({"coded_bytes": float(self.memory["bytes"])} if self.memory else {})}
+        return {"price": self._price(), "coded_bytes": float(self.memory["bytes"])}
 
     def finish(self, trained: Candidate, context: Context) -> Candidate:
         """Zeros go out of the supports, grids lose the bits that nothing uses, steps become numbers of two bytes."""
@@ -259,7 +229,7 @@ class Rating:
         for name in self.names:
             w, step = trained.net.get_parameter(name).detach(), trained.forms[name].step
             assert step is not None
-            forms[name] = _settled(w, step, self.settings.bits)
+            forms[name] = on_whole(w, step, self.settings.bits)
         net = formed(trained.net, forms)
         rows = [self._row(name, net.get_parameter(name).detach(), forms[name]) for name in self.names]
         guess, size = (sum(row[key] for row in rows) for key in ("estimated_bytes", "bytes"))
@@ -267,40 +237,11 @@ class Rating:
         notes.append(f"{size:,} bytes of whole numbers, {guess:,.0f} estimated; a price of {self._price():.3g} a kB")
         facts = {"rate": {"price": self._price(), "bytes": size, "estimated_bytes": guess, "tensors": rows}}
         record = Record(self.settings.name, dataclasses.asdict(self.settings), tuple(notes), facts)
-        small = self.settings.closed(trained.but(net=net, forms=forms), context)
+        small = closed(trained.but(net=net, forms=forms), context, self.settings.norms, self.settings.name)
         return small.but(history=(*trained.history, record))
 
     def _row(self, name: str, w: Tensor, form: Form) -> dict[str, Any]:
         """A tensor's numbers: what the training took its bytes for, and what they are."""
         guess = cost(w if form.step is None else (w / form.step).round()).bits / 8 * self._scale(name)
-        size, used = _packed(form, w, "auto"), int((w != 0).sum())
+        size, used = packed(form, w), int((w != 0).sum())
         return {"name": name, "weights": w.numel(), "nonzero": used, "estimated_bytes": guess, "bytes": size}
-
-
-def _settled(w: Tensor, step: Tensor, bits: int) -> Form:
-    """The form of a tensor that is trained: support where it differs from zero, as few bits as its numbers need."""
-    support = (w != 0).cpu()
-    if not support.any():
-        return Form(support, Free())
-    whole, step = (w / step).round(), _half(step)
-    needed = next(b for b in range(2, bits + 1) if -(1 << b - 1) <= whole.min() and whole.max() < 1 << b - 1)
-    grid = Affine.symmetric(step.detach().cpu(), needed)
-    return Form(None if bool(support.all()) else support, grid)
-
-
-def _packed(form: Form, w: Tensor, codec: stored.Codec) -> int:
-    """Bytes of a tensor in the file, brought onto its form."""
-    return len(stored.pack(symbols(form, project(form, w)), codec).data)
-
-
-def _half(step: Tensor) -> Tensor:
-    """The nearest step of half precision; as it is where that has few digits."""
-    near = step.half().float()
-    return near if bool(((step - near).abs() <= 2**-11 * step).all()) else step
-
-
-def _rest(candidate: Candidate, names: list[str]) -> int:
-    """Bytes of the file beside the whole numbers: header, graph, checksums, the other tensors."""
-    others = {name: t for name, t in written(candidate).items() if name not in set(names)}
-    kept = sum(_packed(candidate.forms.get(n, Form()), t, "auto") for n, t in others.items())
-    return overhead(candidate) + kept
