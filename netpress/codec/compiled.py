@@ -1,31 +1,41 @@
-"""Compile loops over numbers with numba where it is installed; without it the same bodies run as plain Python."""
+"""Compile loops over numbers with numba where it is installed; without it the same bodies run as plain Python.
 
-import contextlib
+numba takes a third of a second to import: modules whose functions are `compiled` are imported where they are needed.
+"""
+
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-_njit: Any = None
-with contextlib.suppress(ImportError):
-    from numba import njit as _njit  # type: ignore[no-redef]
 
-COMPILED: bool = _njit is not None
-"""Whether numba is there."""
+@cache
+def compiler() -> Any:
+    """What compiles a function, or None where numba is not installed or does not work.
+
+    >>> compiler() is compiler()
+    True
+    """
+    try:
+        from numba import njit
+    except ImportError:
+        return None
+    return njit
 
 
 def compiled(function: _Function) -> _Function:
     """The function as machine code, kept on disk between runs where there is a place; itself without numba.
 
-    >>> compiled.__name__, isinstance(COMPILED, bool)
-    ('compiled', True)
+    >>> compiled.__name__
+    'compiled'
     """
-    if not COMPILED:
+    if compiler() is None:
         return function
     try:
-        fast: _Function = _njit(cache=True, nogil=True)(function)
+        fast: _Function = compiler()(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder that can be written to
-        fast = _njit(nogil=True)(function)
+        fast = compiler()(nogil=True)(function)
     return fast
 
 
@@ -35,7 +45,7 @@ def inlined(function: _Function) -> _Function:
     >>> inlined.__name__
     'inlined'
     """
-    if not COMPILED:
+    if compiler() is None:
         return function
-    fast: _Function = _njit(nogil=True, inline="always")(function)
+    fast: _Function = compiler()(nogil=True, inline="always")(function)
     return fast

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec.compiled import COMPILED
+from netpress.codec.compiled import compiler
 from netpress.errors import FileError
 
 _WHAT = "context stream"
@@ -105,7 +105,7 @@ def _ways(values: NDArray[np.int32]) -> list[int]:
     rows, columns, taps, _ = _dims(values.shape, 0)
     cube = values.reshape(rows, columns, taps)
     empty = int((~cube.any((1, 2))).sum() + (~cube.any((0, 2))).sum())
-    if values.size > TRY_ALL or not COMPILED:
+    if values.size > TRY_ALL or compiler() is None:
         return [GAPS * (8 * empty > rows + columns)]
     turns = (0, TURNED) if min(rows, columns) > 1 else (0,)
     return [turn + gap for turn in turns for gap in ((0, GAPS) if empty else (0,))]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netpress.codec import context, logistic
-from netpress.codec.compiled import COMPILED
+from netpress.codec.compiled import compiler
 from netpress.codec.sides import Side
 from netpress.errors import FileError
 
@@ -105,7 +105,7 @@ def read(
 
 def may_pay(elements: int) -> bool:
     """Whether it is tried at all when all coders are: not where writing would take long."""
-    return elements <= (LARGEST if COMPILED else SLOW)
+    return elements <= (SLOW if compiler() is None else LARGEST)
 
 
 def pays(size: int, others: int, elements: int) -> bool:

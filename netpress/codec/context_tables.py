@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netpress.codec import context_kernel as k
-from netpress.codec.compiled import COMPILED
+from netpress.codec.compiled import compiler
 
 PRIOR = 25000, 25000, -12500
 """What a prediction starts with: weights of the taps at the left, above, and above at the left, of 65,536."""
@@ -17,7 +17,7 @@ WEIGHT = 11000
 
 def given(array: NDArray[Any]) -> Any:
     """An array as the kernel takes it: a list where it runs as Python, which is faster with lists."""
-    return array if COMPILED else array.tolist()
+    return array.tolist() if compiler() is None else array
 
 
 @cache

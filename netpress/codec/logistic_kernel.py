@@ -8,6 +8,7 @@ section 5, says what they do.
     work      what is seen around a number, and what was summed so far
 """
 
+import math
 from typing import Any
 
 from netpress.codec.compiled import compiled, inlined
@@ -206,3 +207,34 @@ def restore(tables: Ints, settings: Ints, work: Ints, words: Ints, values: Ints,
                 if x == across:
                     x, y = 0, y + 1
     return 0 if at == last and state == LOW else -1
+
+
+@compiled
+def choose(
+    tables: Ints, settings: Ints, work: Ints, scaled: Ints, values: Ints, shape: tuple[int, int, int, int, float]
+) -> None:
+    """One number after the other, as `logistic_spans` goes."""
+    rows, columns, taps, across, multiplier = shape
+    n, least, most = 0, settings[LEAST], settings[LEAST] + settings[COUNT] - 1
+    for r in range(rows):
+        share = (1 << 24) // (r * taps) if r else 0
+        for column in range(columns):
+            work[KERNEL], y, x = 0, 0, 0
+            for tap in range(taps):
+                look(values, work, n, (y, x, column, r), (across, taps, columns * taps))
+                spread = weigh(tables, settings, work, tap, column, share)
+                expected, best, price = expect(settings, work), 0, math.inf
+                floor = math.floor(scaled[n])
+                for i in range(3):
+                    value = min(max(floor + i if i < 2 else 0, least), most)
+                    part = below(tables, settings, value + 1, expected, spread)
+                    part -= below(tables, settings, value, expected, spread)
+                    cost = (scaled[n] - value) ** 2 + multiplier * (16 - math.log2(part))
+                    if cost < price:
+                        best, price = value, cost
+                values[n] = best
+                add(work, column, abs(best))
+                n += 1
+                x += 1
+                if x == across:
+                    x, y = 0, y + 1
