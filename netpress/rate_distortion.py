@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netpress.codec import logistic
-from netpress.codec.context_tables import given
+from netpress.codec.compiled import given
 
 
 def chosen(weights: NDArray[np.floating], step: float, *, multiplier: float) -> NDArray[np.int32]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec.compiled import compiler
+from netpress.codec.compiled import compiler, given
 from netpress.errors import FileError
 
 _WHAT = "context stream"
@@ -70,7 +70,7 @@ def decode(data: bytes, shape: Sequence[int]) -> tuple[NDArray[np.int32], int]:
         FileError: bytes are left over, or the first one is not known, or the tensor is too large.
     """
     from netpress.codec import context_kernel as kernel
-    from netpress.codec.context_tables import fresh, given, tables
+    from netpress.codec.context_tables import fresh, tables
 
     way = data[0] if data else 0
     if way > NOTE + TURNED + GAPS:
@@ -114,7 +114,7 @@ def _ways(values: NDArray[np.int32]) -> list[int]:
 def _encode(values: NDArray[np.int32], way: int) -> bytes:
     """The stream behind the first byte."""
     from netpress.codec import context_kernel as kernel
-    from netpress.codec.context_tables import fresh, given, tables
+    from netpress.codec.context_tables import fresh, tables
 
     rows, columns, taps, across = _dims(values.shape, way)
     cube = values.reshape(columns, rows, taps).swapaxes(0, 1) if way & TURNED else values.reshape(rows, columns, taps)

@@ -4,20 +4,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netpress.codec import context_kernel as k
-from netpress.codec.compiled import compiler
+from netpress.codec.compiled import given
 
 PRIOR = 25000, 25000, -12500
 """What a prediction starts with: weights of the taps at the left, above, and above at the left, of 65,536."""
 WEIGHT = 11000
 """What every predictor's vote weighs at first, of 65,536."""
-
-
-def given(array: NDArray[Any]) -> Any:
-    """An array as the kernel takes it: a list where it runs as Python, which is faster with lists."""
-    return array.tolist() if compiler() is None else array
 
 
 @cache

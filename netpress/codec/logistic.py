@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netpress.codec.context_tables import given
+from netpress.codec.compiled import given
 from netpress.codec.varint import read_varint, write_varint
 from netpress.errors import FileError
 
