@@ -13,6 +13,12 @@ from netpress.codec import stored
 from netpress.forms import Form, symbols
 
 
+def file_bytes(candidate: Candidate) -> int:
+    """Bytes of a candidate's file; writes it, graph included."""
+    with tempfile.TemporaryDirectory() as folder:
+        return store.save(candidate, Path(folder) / "near.press").file_bytes
+
+
 def overhead(candidate: Candidate) -> int:
     """Bytes of a candidate's file that are no tensor's; writes the file, graph included."""
     with tempfile.TemporaryDirectory() as folder:

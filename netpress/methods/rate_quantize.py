@@ -16,8 +16,9 @@ from netpress.budget import Bytes
 from netpress.candidate import Candidate, Context, Record
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Form, Shared
+from netpress.methods.file_bytes import file_bytes
 from netpress.methods.rate_cost import cost
-from netpress.methods.rating import Kept, Norms, bisected, chosen, closed, halved, on_whole, packed, rest, room
+from netpress.methods.rating import Kept, Norms, bisected, chosen, closed, halved, on_whole, packed, room
 from netpress.methods.targets import check_patterns, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
@@ -92,14 +93,12 @@ class RateQuantize:
             raise ModelError(f"{bad} holds NaN or an infinity: it has no grid")
         names = chosen(candidate, self.frozen, self.biases)
         matters = self._matters(candidate, context, names)
-        lam = self.lam
-        if self.max_size is not None:
-            lam = self._searched(candidate, context, matters)
-        found = _quantized(candidate, matters, lam)
-        forms = {**candidate.forms, **{name: form for name, (form, _) in found.items()}}
-        net = formed(_with(candidate, found).net, forms)
-        small = closed(candidate.but(net=net, forms=forms), context, self.norms, self.name)
-        rows = [_row(name, net.get_parameter(name).detach(), forms[name]) for name in names]
+        if self.max_size is None:
+            lam, small = self.lam, self._made(candidate, context, matters, self.lam)
+        else:
+            lam, small = self._searched(candidate, context, matters)
+        net, forms = small.net, small.forms
+        rows = [_row(name, net.get_parameter(name).detach(), forms.get(name, Form())) for name in names]
         notes = [f"{r['name']}: {r['nonzero']:,} of {r['weights']:,} not zero, {r['bytes']:,} bytes" for r in rows]
         facts = {"rate": {"price": lam, "bytes": sum(r["bytes"] for r in rows), "tensors": rows}}
         notes.append(f"{facts['rate']['bytes']:,} bytes of numbers at a price of {lam:.3g} a kB")
@@ -122,17 +121,33 @@ class RateQuantize:
         )
         return {name: f.clamp(min=max(FLOOR * float(f.mean()), 1e-12)) for name, f in found.items()}
 
-    def _searched(self, candidate: Candidate, context: Context, matters: Mapping[str, Tensor]) -> float:
-        """The least price that meets the budget."""
-        assert self.max_size is not None
-        floor = rest(closed(candidate, context, self.norms, self.name), matters.keys())
-        left = room(candidate, self.max_size, floor, self.name)
+    def _made(self, candidate: Candidate, context: Context, matters: Mapping[str, Tensor], lam: float) -> Candidate:
+        """The network at a price."""
+        found = _quantized(candidate, matters, lam)
+        forms = {**candidate.forms, **{name: form for name, (form, _) in found.items()}}
+        net = formed(_with(candidate, found).net, forms)
+        return closed(candidate.but(net=net, forms=forms), context, self.norms, self.name)
 
-        def size(lam: float) -> float:
-            found = _quantized(candidate, matters, lam)
+    def _searched(
+        self, candidate: Candidate, context: Context, matters: Mapping[str, Tensor]
+    ) -> tuple[float, Candidate]:
+        """The least price that meets the budget, and the network at it."""
+        assert self.max_size is not None
+        nothing = self._made(candidate, context, matters, DEAREST)
+        left = room(candidate, self.max_size, file_bytes(nothing), self.name)
+        allowed, lam = left + file_bytes(nothing), CHEAPEST
+
+        def size(price: float) -> float:
+            found = _quantized(candidate, matters, price)
             return sum(packed(form, w, "context") for form, w in found.values())
 
-        return bisected(size, left, CHEAPEST, DEAREST)
+        while True:
+            lam = bisected(size, left, lam, DEAREST)
+            small = self._made(candidate, context, matters, lam)
+            over = file_bytes(small) - allowed  # forms are named in the header too
+            if over <= 0 or lam >= DEAREST / 2:
+                return lam, small
+            left -= over
 
 
 METHODS = (RateQuantize,)

@@ -109,13 +109,22 @@ class RateTrain:
         names = chosen(candidate, self.frozen, self.biases)
         forms = {**candidate.forms, **{name: self._form(candidate, name) for name in names}}
         start = candidate.but(net=formed(candidate.net, forms), forms=forms)
+        grids = {name: self.settled(start, name) for name in names}
+        begun = sum(packed(form, start.net.get_parameter(name).detach(), "context") for name, form in grids.items())
         beside, left = 0, None
         if self.max_size is not None:
-            beside = rest(closed(start, context, self.norms, self.name), names)
+            ended = {**forms, **grids}
+            ready = start.but(net=formed(start.net, ended), forms=ended)
+            beside = rest(closed(ready, context, self.norms, self.name), names)
             left = room(candidate, self.max_size, beside, self.name)
-        begun = sum(packed(forms[name], start.net.get_parameter(name).detach(), "context") for name in names)
         memory = {"begun": torch.tensor(float(begun)), "bytes": torch.tensor(float(begun + beside))}
         return Rating(start, self.moments, self, tuple(names), beside, left, memory)
+
+    def settled(self, candidate: Candidate, name: str) -> Form:
+        """What the form of a tensor becomes in the end, where its weights are what they are now."""
+        step = candidate.forms[name].step
+        assert step is not None
+        return on_whole(candidate.net.get_parameter(name).detach(), step, self.bits)
 
     def _form(self, candidate: Candidate, name: str) -> Form:
         w = candidate.net.get_parameter(name).detach()
@@ -225,11 +234,7 @@ class Rating:
 
     def finish(self, trained: Candidate, context: Context) -> Candidate:
         """Zeros go out of the supports, grids lose the bits that nothing uses, steps become numbers of two bytes."""
-        forms = dict(trained.forms)
-        for name in self.names:
-            w, step = trained.net.get_parameter(name).detach(), trained.forms[name].step
-            assert step is not None
-            forms[name] = on_whole(w, step, self.settings.bits)
+        forms = {**trained.forms, **{name: self.settings.settled(trained, name) for name in self.names}}
         net = formed(trained.net, forms)
         rows = [self._row(name, net.get_parameter(name).detach(), forms[name]) for name in self.names]
         guess, size = (sum(row[key] for row in rows) for key in ("estimated_bytes", "bytes"))
