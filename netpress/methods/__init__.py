@@ -29,6 +29,7 @@ from netpress.methods.pattern_binarize import PatternBinarize
 from netpress.methods.quantize import Quantize
 from netpress.methods.rate_quantize import RateQuantize
 from netpress.methods.rate_train import RateTrain
+from netpress.methods.sort_channels import SortChannels
 from netpress.methods.substitute import Substitute
 from netpress.methods.weight_prune import WeightPrune
 from netpress.methods.weight_share import WeightShare
@@ -43,6 +44,7 @@ __all__ = [
     "Quantize",
     "RateQuantize",
     "RateTrain",
+    "SortChannels",
     "Substitute",
     "WeightPrune",
     "WeightShare",
