@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -17,7 +17,7 @@ from netpress.candidate import Candidate, Context, Record
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Form, Shared
 from netpress.methods.file_bytes import file_bytes
-from netpress.methods.rate_cost import cost
+from netpress.methods.rate_cost import Cost, cost
 from netpress.methods.rating import Kept, Norms, bisected, chosen, closed, halved, on_whole, packed, room
 from netpress.methods.targets import check_patterns, targets
 from netpress.train.bind import formed
@@ -44,33 +44,39 @@ class RateQuantize:
 
     The step of a tensor is where, for small errors, a bit less costs as much as it saves: step^2 = 12 lam / (ln 2 f).
     Each weight takes of its nearest number, the next smaller one and zero what is best at the costs of `rate_cost`;
-    numbers and costs are found from each other a few times. Then each number gets the mean of its weights for its value
-    (a table), or the grid is kept, whichever is better at the table's price.
+    numbers and costs are found from each other a few times. With `values = "means"` each number then gets the mean of
+    its weights for its value: a table, two bytes for each number.
 
     Attributes:
         lam: what a kB (1000 bytes) of the file must save of the loss.
         max_size: of the whole file, `50kB` or `10%` of the float32 weights: `lam` is searched for.
+        values: of the numbers: whole multiples of the step (`grid`), or the means of their weights (`means`).
         samples: images of the training split for the Fisher information; 0: every weight counts alike.
         biases, norms, frozen: as `rate_train`.
 
     Source: Chou, Lookabaugh and Gray 1989 (entropy-constrained quantization); Choi, El-Khamy and Lee 2017 (with the
     diagonal of the curvature, for networks). Differs: costs depend on row and column, as the file's coder sees them.
 
-    >>> RateQuantize(max_size="50kB").gives
-    frozenset({'support', 'shared', 'affine'})
+    >>> sorted(RateQuantize(max_size="50kB").gives)
+    ['affine', 'support']
     """
 
     name: ClassVar[str] = "rate_quantize"
     revision: ClassVar[int] = 1
-    gives: ClassVar[frozenset[str]] = frozenset({"support", "shared", "affine"})
     preserves: ClassVar[frozenset[str]] = frozenset({"support"})
 
     lam: Annotated[float, Field(gt=0, le=1000)] = 0.01
     max_size: Bytes | None = None
+    values: Literal["grid", "means"] = "grid"
     samples: Annotated[int, Field(ge=0)] = 512
     biases: Kept = "affine"
     norms: Norms = "half"
     frozen: tuple[Pattern, ...] = ()
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Zeros, and whole multiples of a step or shared values."""
+        return frozenset({"support", "affine" if self.values == "grid" else "shared"})
 
     def expand(self) -> list[RateQuantize]:
         """One round."""
@@ -123,7 +129,7 @@ class RateQuantize:
 
     def _made(self, candidate: Candidate, context: Context, matters: Mapping[str, Tensor], lam: float) -> Candidate:
         """The network at a price."""
-        found = _quantized(candidate, matters, lam)
+        found = _quantized(candidate, matters, lam, means=self.values == "means")
         forms = {**candidate.forms, **{name: form for name, (form, _) in found.items()}}
         net = formed(_with(candidate, found).net, forms)
         return closed(candidate.but(net=net, forms=forms), context, self.norms, self.name)
@@ -138,7 +144,7 @@ class RateQuantize:
         allowed, lam = left + file_bytes(nothing), CHEAPEST
 
         def size(price: float) -> float:
-            found = _quantized(candidate, matters, price)
+            found = _quantized(candidate, matters, price, means=self.values == "means")
             return sum(packed(form, w, "context") for form, w in found.values())
 
         while True:
@@ -151,26 +157,34 @@ class RateQuantize:
 
 
 METHODS = (RateQuantize,)
-EXAMPLES = (RateQuantize(lam=0.01, samples=32), RateQuantize(max_size="2kB", samples=0, biases="float"))
+EXAMPLES = (
+    RateQuantize(lam=1e-3, samples=32),
+    RateQuantize(max_size="2kB", samples=0, biases="float", values="means"),
+)
 
 
-def _quantized(candidate: Candidate, matters: Mapping[str, Tensor], lam: float) -> dict[str, tuple[Form, Tensor]]:
+def _quantized(
+    candidate: Candidate, matters: Mapping[str, Tensor], lam: float, *, means: bool
+) -> dict[str, tuple[Form, Tensor]]:
     """By tensor its form and values at a price."""
     found = {}
     for name, f in matters.items():
         form = candidate.forms.get(name, Form())
         w = candidate.net.get_parameter(name).detach()
-        found[name] = _chosen(w if form.support is None else torch.where(form.support, w, 0.0), f, lam / 8000)
+        found[name] = _chosen(
+            w if form.support is None else torch.where(form.support, w, 0.0), f, lam / 8000, means=means
+        )
     return found
 
 
-def _chosen(w: Tensor, f: Tensor, bit: float) -> tuple[Form, Tensor]:
-    """Numbers of one tensor where a bit costs `bit`, as a grid or with a table of values; and the tensor.
+def _chosen(w: Tensor, f: Tensor, bit: float, *, means: bool) -> tuple[Form, Tensor]:
+    """Numbers of one tensor where a bit costs `bit`: their form, and the tensor.
 
     Args:
         w: the tensor, zero outside its support.
         f: how much the loss cares about each entry.
         bit: price of a bit, in units of the loss.
+        means: whether a number stands for the mean of its weights, not for a multiple of the step.
     """
     size = w.abs()
     largest = float(size.max())
@@ -183,37 +197,29 @@ def _chosen(w: Tensor, f: Tensor, bit: float) -> tuple[Form, Tensor]:
     for _ in range(ROUNDS):
         told = cost(number)
 
-        def loss(q: Tensor, told: Any = told) -> Tensor:
+        def loss(q: Tensor, told: Cost = told) -> Tensor:
             bits = torch.where(q > 0, told.first + (q - 1) * told.further, 0.0)
             return f * (size - q * step).square() / 2 + bit * bits
 
         options = torch.stack([near, (near - 1).clamp(min=0), torch.zeros_like(near)])
         number = options.gather(0, torch.stack([*map(loss, options)]).argmin(0, keepdim=True))[0]
     signed = number * w.sign()
-    grid = signed * step
-    table = _means(w, f, signed)
-    if table is None or _off(w, f, grid) - _off(w, f, table[1]) < bit * 16 * table[0].values.size:  # type: ignore[union-attr]
-        return on_whole(grid, torch.full((1,) * w.ndim, step), 8), grid
-    return table
+    if means and bool(signed.any()):
+        return _means(w, f, signed)
+    return on_whole(signed * step, torch.full((1,) * w.ndim, step), 8), signed * step
 
 
-def _means(w: Tensor, f: Tensor, number: Tensor) -> tuple[Form, Tensor] | None:
-    """Each number as the mean of its weights, by how much they matter; None where no number is left."""
+def _means(w: Tensor, f: Tensor, number: Tensor) -> tuple[Form, Tensor]:
+    """Each number but 0 as the mean of its weights, by how much they matter; some number is not 0."""
     support = number != 0
-    if not support.any():
-        return None
     used, index = torch.unique(number[support], return_inverse=True)
     total = torch.bincount(index, (f * w)[support].double(), minlength=len(used))
-    table = halved((total / torch.bincount(index, f[support].double(), minlength=len(used))).float())
-    if len(torch.unique(table)) < len(table) or not bool((table != 0).all()):
-        return None
+    exact = (total / torch.bincount(index, f[support].double(), minlength=len(used))).float()
+    near = halved(exact)
+    table = near if len(torch.unique(near)) == len(near) and bool((near != 0).all()) else exact
     values = torch.zeros_like(w)
     values[support] = table[index]
     return Form(None if bool(support.all()) else support.cpu(), Shared(index.cpu(), len(used))), values
-
-
-def _off(w: Tensor, f: Tensor, values: Tensor) -> float:
-    return float((f * (w - values).square()).sum()) / 2
 
 
 def _with(candidate: Candidate, found: Mapping[str, tuple[Form, Tensor]]) -> Candidate:
