@@ -5,6 +5,7 @@
         netpress run smallest-lenet-300-100 --data-root DATA --seed $s --out runs/smallest/lenet300-$s
     done
     netpress run smallest-resnet20 --data-root DATA --out runs/smallest/resnet20-0
+    netpress run smallest-lenet-5 --data-root DATA --set step.0.lam=0.15 --out runs/smallest/lenet5-lam15-0
     python benchmarks/smallest.py runs/smallest/*/ --check | tee docs/results/smallest.txt
 
 Writes docs/results/smallest.json and .svg; without run folders it prints and checks what that file holds. Errors are
@@ -42,9 +43,10 @@ PUBLISHED: dict[str, tuple[tuple[str, float, float | None], ...]] = {  # who, ra
     ),
     "cifar-resnet20": (),
 }
-LIMITS = {  # network -> (bytes, error in %)
-    "lenet5": ((4310, 0.80), (2845, 0.9), (3100, 0.69)),
-    "lenet-300-100": ((8600, 1.9), (19000, 1.6)),
+LIMITS = {  # network, price -> (bytes, error in %)
+    ("lenet5", 0.1): ((4310, 0.80), (3100, 0.69)),
+    ("lenet5", 0.15): ((2845, 0.9),),
+    ("lenet-300-100", 0.1): ((8600, 1.9), (19000, 1.6)),
 }
 SEEDS_APART = 0.1
 NOT_RUN = ("ResNet-32, CIFAR-10 (47x without loss)", "VGG-16, CIFAR-10 (159x at 6.57 % error)")
@@ -94,9 +96,10 @@ def stage_lines(row: dict[str, Any]) -> list[str]:
     """A row of the table for each stage."""
     made = []
     for stage in row["stages"]:
-        ratio = 4 * row["params"] / stage["file_bytes"]
+        ratio, price = 4 * row["params"] / stage["file_bytes"], row["rate"]["price"]
         made.append(
-            f"| {NAMES[row['network']]} | {row['seed']} | {stage['name']} | {stage['epochs']} | {stage['nonzero']:,} "
+            f"| {NAMES[row['network']]} | {price:.3g} | {row['seed']} | {stage['name']} | {stage['epochs']} "
+            f"| {stage['nonzero']:,} "
             f"| {stage['file_bytes']:,} | {stage['overhead_bytes']:,} | {ratio:.1f} | {stage['validation_error']:.2f} "
             f"| {stage['error']:.2f} |"
         )
@@ -120,7 +123,13 @@ def beside_lines(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows:
             if row["network"] == network:
                 size, error = trained(row)
-                found.append((f"netpress, seed {row['seed']}: {size:,} bytes", 4 * row["params"] / size, error))
+                found.append(
+                    (
+                        f"netpress, {row['rate']['price']:.3g} a kB, seed {row['seed']}: {size:,} bytes",
+                        4 * row["params"] / size,
+                        error,
+                    )
+                )
         for who, ratio, lost in sorted(found, key=lambda point: point[1]):
             told = "not printed with it" if lost is None else f"{lost:.2f}"
             made.append(f"| {NAMES[network]} | {who} | {ratio:.1f}x | {told} |")
@@ -159,15 +168,15 @@ def draw(rows: list[dict[str, Any]]) -> None:
 def claims(rows: list[dict[str, Any]]) -> list[common.Claim]:
     """Limits of size and error, seeds taken together; estimates beside bytes."""
     found = []
-    for network, limits in LIMITS.items():
-        mine = [trained(row) for row in rows if row["network"] == network]
+    for (network, price), limits in LIMITS.items():
+        mine = [trained(row) for row in rows if row["network"] == network and round(row["rate"]["price"], 3) == price]
         for size, error in limits if mine else ():
-            name = f"{NAMES[network]}, {len(mine)} seeds, {size:,} bytes at {error:g} %"
+            name = f"{NAMES[network]}, {price:g} a kB, seeds: {len(mine)}: {size:,} bytes at {error:g} %"
             found.append(common.at_most(f"{name}: most bytes", max(b for b, _ in mine), size))
             found.append(common.at_most(f"{name}: median error", round(median(e for _, e in mine), 4), error))
             found.append(common.at_most(f"{name}: worst error", max(e for _, e in mine), error + SEEDS_APART))
     for row in rows:
-        name, rate = f"{NAMES[row['network']]}, seed {row['seed']}", row["rate"]
+        name, rate = f"{NAMES[row['network']]}, {row['rate']['price']:.3g} a kB, seed {row['seed']}", row["rate"]
         off = abs(rate["estimated_bytes"] / rate["bytes"] - 1)
         found.append(common.at_most(f"{name}: bytes estimated in training, off by a share of", off, 0.03))
         if row["network"] == "cifar-resnet20":
@@ -183,13 +192,13 @@ def claims(rows: list[dict[str, Any]]) -> list[common.Claim]:
 def main() -> int:
     """Collect or read, print, draw, check."""
     rows, check = common.collected(__doc__, RESULTS, collect)
-    rows.sort(key=lambda row: (list(NAMES).index(row["network"]), row["seed"]))
+    rows.sort(key=lambda row: (list(NAMES).index(row["network"]), row["rate"]["price"], row["seed"]))
     print("Stages\n")
     print(
-        "| network | seed | stage | epochs | not zero | file, bytes | of which around the tensors | times smaller "
-        "| validation error, % | test error, % |"
+        "| network | price of a kB | seed | stage | epochs | not zero | file, bytes | around the tensors "
+        "| times smaller | validation error, % | test error, % |"
     )
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
     print("\n".join(line for row in rows for line in stage_lines(row)))
     print(
         "\nTensors\n\n| network, seed 0 | tensor | not zero | estimated, bytes | bytes | bits for each |\n"
@@ -198,7 +207,11 @@ def main() -> int:
     )
     print(
         "\n".join(
-            line for row in rows if row["seed"] == 0 for line in tensor_lines(row) if "resnet" not in row["network"]
+            line
+            for row in rows
+            if row["seed"] == 0 and round(row["rate"]["price"], 3) == 0.1
+            for line in tensor_lines(row)
+            if "resnet" not in row["network"]
         )
     )
     print("\nBeside\n\n| network | who | times smaller | test error, % |\n|---|---|---|---|")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpress.codec import chains, relative_index, stored, whole_numbers
+from netpress.codec import chains, relative_index, sides, stored, whole_numbers
 from netpress.codec.stored import Stored, free, pack, restore, restored_bytes, unpack
 from netpress.errors import FileError
 
@@ -263,3 +263,13 @@ def test_lying_payloads(data, form, dtype, chain):
 def test_contradictions_are_refused_before_writing(value):
     with pytest.raises(ValueError, match=r"expected|must"):
         pack(value)
+
+
+@pytest.mark.parametrize("codec", ["bits", "huffman", "rans", "context", "auto"])
+def test_the_last_code_of_a_narrow_type_inside_a_support(codec):
+    codes = np.array([255, 131, 0], np.uint8)
+    side = sides.Side(np.float32([0.5]), (), trained=False, bits=8, zero_point=128)
+    tensor = Stored((6,), "affine", "float32", np.array([0, 2, 5]), codes, side=side)
+    packed = pack(tensor, codec)
+    back = unpack(packed.data, shape=(6,), form="affine", dtype="float32", chain=packed.chain)
+    assert restore(back).tolist() == restore(tensor).tolist() == [63.5, 0.0, 1.5, 0.0, 0.0, -64.0]

@@ -351,7 +351,7 @@ def _pack_support(stored: Stored, coders: tuple[str, ...], front: bytes, how: Ch
         head, tail, second = b"", b"", ""
         if place == "mask":
             symbols = np.zeros(elements, np.int32)
-            symbols[stored.positions] = inside + 1
+            symbols[stored.positions] = inside.astype(np.int32) + 1  # a code of uint8 may be 255
             first, stream = chains.shortest(symbols, size + 1, coders)
             if coded:
                 tail = stream
