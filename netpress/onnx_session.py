@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnxruntime
 
+from netpress.codec.onnx_bytes import RACING
+
 
 def open_session(model: bytes | Path, *, threads: int) -> onnxruntime.InferenceSession:
     """Open an ONNX model on the CPU; its threads sleep when they have nothing to do.
@@ -14,16 +16,18 @@ def open_session(model: bytes | Path, *, threads: int) -> onnxruntime.InferenceS
 
     Args:
         model: its bytes, or the path of its file.
-        threads: within an operation; operations run one after the other.
+        threads: within an operation; operations run one after the other. A graph with `RACING` in it runs in one.
 
     Raises:
         Exception: whatever ONNX Runtime raises; its exceptions have no common class of their own.
     """
+    source = model if isinstance(model, bytes) else model.read_bytes()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1 if RACING.encode() in source else threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised, and said once, by the caller
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )

@@ -49,7 +49,8 @@ class Session:
 
     Args:
         path: of a `.press` file.
-        threads: of ONNX Runtime within one operator; 0 means one per core.
+        threads: of ONNX Runtime within one operator; 0 means one per core. A graph that adds into places chosen by an
+            index (`KernelSums`) runs in one: see `onnx_bytes.RACING`.
 
     Attributes:
         header: what the file says of the network.
@@ -67,11 +68,12 @@ class Session:
         self.header = press.header
         self.file_bytes = Path(path).stat().st_size
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is said once, by us
         try:
-            self._input = onnx_bytes.check(press.graph).inputs[0]
+            facts = onnx_bytes.check(press.graph)
+            self._input = facts.inputs[0]
+            options.intra_op_num_threads = 1 if onnx_bytes.RACING in facts.operators else threads
             providers = ["CPUExecutionProvider"]
             self._session = onnxruntime.InferenceSession(_model(press), options, providers=providers)
         except FileError as error:

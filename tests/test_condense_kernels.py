@@ -10,12 +10,15 @@ from torch import nn
 from netpress import store, zoo
 from netpress.arch import build
 from netpress.candidate import Acting, Candidate, Context, Gradual, Inputs
+from netpress.codec import container
 from netpress.codec.header import Arch
+from netpress.codec.onnx_bytes import RACING
 from netpress.errors import RecipeError
 from netpress.forms import narrow
 from netpress.measure import cost
 from netpress.methods import CondenseKernels, WeightPrune
-from netpress.runtime import Session
+from netpress.onnx_session import open_session
+from netpress.runtime import Session, _model
 from netpress.train import formed
 
 # Stages, growth, p: parameters and multiply-adds of the literal construction.
@@ -117,6 +120,20 @@ def test_a_file_rebuilds_it_and_the_runtime_agrees(tmp_path):
     assert torch.equal(answers(back.net, images), answers(small.net, images))
     found = Session(tmp_path / "a.press").run(images.numpy())
     torch.testing.assert_close(torch.from_numpy(found), answers(small.net, images), atol=1e-4, rtol=1e-4)
+
+
+def test_sums_by_an_index_run_in_one_thread(tmp_path):
+    """With several, ONNX Runtime loses sums now and then."""
+    small = condensed(paper(), p=2)
+    store.save(small, tmp_path / "a.press")
+    assert RACING.encode() in container.read(tmp_path / "a.press").graph
+    session = Session(tmp_path / "a.press", threads=2)
+    assert session._session.get_session_options().intra_op_num_threads == 1
+    model = _model(container.read(tmp_path / "a.press"))
+    assert open_session(model, threads=2).get_session_options().intra_op_num_threads == 1
+    plain = zoo.create("lenet5")
+    store.save(Candidate(plain, arch=Arch("zoo", "lenet5"), inputs=Inputs((1, 28, 28))), tmp_path / "b.press")
+    assert Session(tmp_path / "b.press", threads=2)._session.get_session_options().intra_op_num_threads == 2
 
 
 def test_a_converted_network_is_the_zoo_s_converted_form():
