@@ -136,6 +136,11 @@ def beside_lines(rows: list[dict[str, Any]]) -> list[str]:
     return [*made, *(f"| {name} | netpress | not run | not run |" for name in NOT_RUN)]
 
 
+def axis_points(network: str, ours: list[tuple[int, float]]) -> list[tuple[float, float]]:
+    """All points of a panel: ratio or bytes, error."""
+    return [*ours, *((ratio, error) for _, ratio, error in PUBLISHED[network] if error is not None)]
+
+
 def draw(rows: list[dict[str, Any]]) -> None:
     """Size against error, the published points drawn in."""
     import matplotlib as mpl
@@ -159,7 +164,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
             axis.axvline(4 * params[network] / ratio, color="#b3541e", linestyle=":", linewidth=1, label=label)
         axis.set(xscale="log", title=NAMES[network], xlabel="file, bytes", ylabel="test error, %")
         axis.grid(visible=True, which="both", alpha=0.25)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.25 * max(error for _, error in axis_points(network, ours)))
+        axis.set_xticks([2000, 5000, 10000, 20000, 50000], ["2,000", "5,000", "10,000", "20,000", "50,000"])
+        axis.minorticks_off()
         axis.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(FIGURE, metadata={"Date": None})

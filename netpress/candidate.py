@@ -147,6 +147,15 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class Refusing(Protocol):
+    """A method that knows from the network alone that it cannot do what it is asked for."""
+
+    def refuse(self, candidate: Candidate, context: Context) -> None:
+        """Raise what `apply` would, before anything is trained; called where no step stands before it."""
+        ...
+
+
+@runtime_checkable
 class Acting(Protocol):
     """One training with a method inside it: what `Gradual.gradually` gives, a function of its arguments alone.
 

@@ -20,7 +20,7 @@ from netpress import run_folder as folders
 from netpress.adopt import adopt
 from netpress.arch import Named, open_network
 from netpress.budget import judge
-from netpress.candidate import Acting, Candidate, Context, Gradual, Inputs, silent
+from netpress.candidate import Acting, Candidate, Context, Gradual, Inputs, Refusing, silent
 from netpress.codec import container
 from netpress.codec.stored import Codec
 from netpress.data import Data
@@ -147,6 +147,8 @@ class _Job:
             step.method.check(self.start.net)
             if step.train.epochs and isinstance(step.method, Gradual):
                 due(step.method.moments, step.train.epochs * math.ceil(len(self.data.train) / step.train.batch))
+            if step.number == 1 and isinstance(step.method, Refusing):
+                step.method.refuse(self.start, self._context(self.out, ""))
 
     def _check_start(self) -> None:
         """A network without weights is trained as the baseline, or by a first step that acts while it trains."""

@@ -91,6 +91,11 @@ class RateTrain:
         """Refuse patterns that name no layer of `net`."""
         check_patterns(self.frozen, [target.path for target in targets(net)], "rate_train.frozen")
 
+    def refuse(self, candidate: Candidate, context: Context) -> None:
+        """Refuse a budget below the floor."""
+        if self.max_size is not None:
+            self.gradually(candidate, context)
+
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Round to the grids that a training would begin with.
 
