@@ -158,8 +158,8 @@ class RateQuantize:
 
 METHODS = (RateQuantize,)
 EXAMPLES = (
-    RateQuantize(lam=1e-3, samples=32),
-    RateQuantize(max_size="2kB", samples=0, biases="float", values="means"),
+    RateQuantize(lam=1e-5, samples=32),
+    RateQuantize(lam=4.0, samples=0, biases="float", values="means"),
 )
 
 

@@ -140,7 +140,7 @@ class RateTrain:
 
 
 METHODS = (RateTrain,)
-EXAMPLES = (RateTrain(lam=0.05, stages=2), RateTrain(max_size="2kB", bits=6, biases="float", stages=3))
+EXAMPLES = (RateTrain(lam=0.05, stages=2), RateTrain(max_size="2kB", bits=6, levels=30, biases="float", stages=3))
 
 
 @dataclasses.dataclass(slots=True, eq=False)
