@@ -15,7 +15,7 @@ from netpress.errors import ModelError, RecipeError
 from netpress.factor.scaling import ScaleShift
 from netpress.forms import Form
 from netpress.measure import cost
-from netpress.methods import FilterPrune, FoldBatchNorm, Quantize
+from netpress.methods import FilterPrune, FoldBatchNorm, Quantize, RateTrain
 from netpress.methods import merging as module
 from netpress.runtime import Session
 
@@ -230,5 +230,17 @@ def test_a_recipe_folds_then_quantizes(monkeypatch):
         toy_nets.toy_candidate("pre_activation"), toy_nets.toy_context(step=2)
     )
     assert raw(at_once.net.norm.scale) == raw(end.net.norm.scale)
-    with pytest.raises(RecipeError, match="would break the 'affine' form"):
+    with pytest.raises(RecipeError, match="would break the 'rounded' form"):
         recipe.parse({"step": steps[::-1]})
+
+
+def test_a_norm_behind_integers_is_merged_with_rest_and_refused_without():
+    fresh = RateTrain(norms="float", biases="float").apply(toy_nets.toy_candidate("plain"), toy_nets.toy_context())
+    assert "affine" in fresh.traits
+    made = FoldBatchNorm(rest="half").apply(fresh, toy_nets.toy_context())
+    assert raw(made.net.norm.scale) == raw(made.net.norm.scale.half().float())
+    assert raw(made.net.conv1.weight) == raw(fresh.net.conv1.weight)
+    x = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(made.net.eval()(x), fresh.net.eval()(x), atol=5e-3, rtol=5e-3)
+    with pytest.raises(ModelError, match="has weights on an integer grid"):
+        FoldBatchNorm().apply(fresh, toy_nets.toy_context())
