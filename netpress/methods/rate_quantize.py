@@ -171,13 +171,12 @@ def _quantized(
     for name, f in matters.items():
         form = candidate.forms.get(name, Form())
         w = candidate.net.get_parameter(name).detach()
-        found[name] = _chosen(
-            w if form.support is None else torch.where(form.support, w, 0.0), f, lam / 8000, means=means
-        )
+        kept = w if form.support is None else torch.where(form.support, w, 0.0)
+        found[name] = _chosen(kept, f, lam / 8000, means=means, before=form.support)
     return found
 
 
-def _chosen(w: Tensor, f: Tensor, bit: float, *, means: bool) -> tuple[Form, Tensor]:
+def _chosen(w: Tensor, f: Tensor, bit: float, *, means: bool, before: Tensor | None = None) -> tuple[Form, Tensor]:
     """Numbers of one tensor where a bit costs `bit`: their form, and the tensor.
 
     Args:
@@ -185,6 +184,7 @@ def _chosen(w: Tensor, f: Tensor, bit: float, *, means: bool) -> tuple[Form, Ten
         f: how much the loss cares about each entry.
         bit: price of a bit, in units of the loss.
         means: whether a number stands for the mean of its weights, not for a multiple of the step.
+        before: the support that the tensor had.
     """
     size = w.abs()
     largest = float(size.max())
@@ -206,7 +206,7 @@ def _chosen(w: Tensor, f: Tensor, bit: float, *, means: bool) -> tuple[Form, Ten
     signed = number * w.sign()
     if means and bool(signed.any()):
         return _means(w, f, signed)
-    return on_whole(signed * step, torch.full((1,) * w.ndim, step), 8), signed * step
+    return on_whole(signed * step, torch.full((1,) * w.ndim, step), 8, before), signed * step
 
 
 def _means(w: Tensor, f: Tensor, number: Tensor) -> tuple[Form, Tensor]:
@@ -219,7 +219,7 @@ def _means(w: Tensor, f: Tensor, number: Tensor) -> tuple[Form, Tensor]:
     table = near if len(torch.unique(near)) == len(near) and bool((near != 0).all()) else exact
     values = torch.zeros_like(w)
     values[support] = table[index]
-    return Form(None if bool(support.all()) else support.cpu(), Shared(index.cpu(), len(used))), values
+    return Form(support.cpu(), Shared(index.cpu(), len(used))), values
 
 
 def _with(candidate: Candidate, found: Mapping[str, tuple[Form, Tensor]]) -> Candidate:

@@ -127,9 +127,9 @@ class RateTrain:
 
     def settled(self, candidate: Candidate, name: str) -> Form:
         """What the form of a tensor becomes in the end, where its weights are what they are now."""
-        step = candidate.forms[name].step
-        assert step is not None
-        return on_whole(candidate.net.get_parameter(name).detach(), step, self.bits)
+        form = candidate.forms[name]
+        assert form.step is not None
+        return on_whole(candidate.net.get_parameter(name).detach(), form.step, self.bits, form.support)
 
     def _form(self, candidate: Candidate, name: str) -> Form:
         w = candidate.net.get_parameter(name).detach()

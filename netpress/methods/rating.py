@@ -43,8 +43,14 @@ def closed(candidate: Candidate, context: Context, norms: Norms, method: str) ->
     return candidate if norms == "float" else fold(candidate, context, rest="half", method=method).candidate
 
 
-def on_whole(w: Tensor, step: Tensor, bits: int) -> Form:
+def on_whole(w: Tensor, step: Tensor, bits: int, before: Tensor | None = None) -> Form:
     """The form of a tensor on a grid: support where it differs from zero, as few bits as its numbers need.
+
+    Args:
+        w: zero outside `before`.
+        step: of the grid.
+        bits: at most.
+        before: the support that it had; where it had one it has one still, though it be everywhere.
 
     >>> import torch
     >>> form = on_whole(torch.tensor([0.0, -1.5, 0.5]), torch.tensor([0.5]), 8)
@@ -53,11 +59,11 @@ def on_whole(w: Tensor, step: Tensor, bits: int) -> Form:
     """
     support = (w != 0).cpu()
     if not support.any():
-        return Form(support, Free())
+        return Form(support, Free())  # nothing is on a grid
     whole = (w / step).round()
     needed = next(b for b in range(2, bits + 1) if -(1 << b - 1) <= whole.min() and whole.max() < 1 << b - 1)
     grid = Affine.symmetric(halved(step).detach().cpu(), needed)
-    return Form(None if bool(support.all()) else support, grid)
+    return Form(None if before is None and bool(support.all()) else support, grid)
 
 
 def halved(numbers: Tensor) -> Tensor:

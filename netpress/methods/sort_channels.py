@@ -36,11 +36,8 @@ class SortChannels:
     Source: none known to us; a network's hidden units have no order, so telling one is wasted: log2(n!) bits for n
     units at most.
 
-    >>> from netpress.methods import apply
-    >>> net = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2))
-    >>> with torch.no_grad(): w = net[0].weight.fill_(1.0); w[0] = 0.0
-    >>> apply(SortChannels(), net, example=torch.zeros(1, 4)).net[0].weight.tolist()
-    [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    >>> sorted(SortChannels().preserves)
+    ['affine', 'rounded', 'shared', 'signs', 'support']
     """
 
     name: ClassVar[str] = "sort_channels"
