@@ -309,6 +309,13 @@ def forgotten(earlier: Candidate, later: Candidate) -> list[str]:
     for name, form in earlier.forms.items():
         own = _moved(name, later.net)
         now, w = later.forms.get(own, Form()), later.net.get_parameter(own).detach()
+        if any(record.method == "sort_channels" for record in later.history):
+            # entries change places with their channels: as many as before, of the same kind
+            if form.values.name != now.values.name or (form.support is not None) != (now.support is not None):
+                lost.append(f"{name}: another form")
+            elif form.support is not None and now.support is not None and now.support.sum() > form.support.sum():
+                lost.append(f"{name}: the support grew")
+            continue
         if w.shape != earlier.net.get_parameter(name).shape:
             lost += _forgotten_by_surgery(name, (form, now), earlier.net.get_parameter(name).detach(), w)
             continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -33,24 +34,29 @@ class SortChannels:
     neighbours then find full rows and columns together, and empty ones behind them. Inputs, outputs and channels that
     an index picks keep their places. If the file is no smaller, everything stays.
 
+    Attributes:
+        frozen: names or patterns of groups (`netpress show NAME --channels`) whose channels keep their places.
+
     Source: none known to us; a network's hidden units have no order, so telling one is wasted: log2(n!) bits for n
     units at most.
 
     >>> sorted(SortChannels().preserves)
-    ['affine', 'rounded', 'shared', 'signs', 'support']
+    ['affine', 'shared', 'signs', 'support']
     """
 
     name: ClassVar[str] = "sort_channels"
     revision: ClassVar[int] = 1
     gives: ClassVar[frozenset[str]] = frozenset()
-    preserves: ClassVar[frozenset[str]] = frozenset({"support", "shared", "affine", "signs", "rounded"})
+    preserves: ClassVar[frozenset[str]] = frozenset({"support", "shared", "affine", "signs"})
+
+    frozen: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     def expand(self) -> list[SortChannels]:
         """One round."""
         return [self]
 
     def check(self, net: nn.Module) -> None:
-        """Nothing to refuse: it has no settings."""
+        """Nothing to refuse before the network is labelled."""
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Sort.
@@ -62,7 +68,7 @@ class SortChannels:
         insist_on_numbers(candidate.net, "its channels cannot be sorted")
         image = torch.zeros(1, *image_shape(candidate, context))
         coupling = graph.couple(candidate.net, image)
-        orders = {group.name: _order(candidate.net, group) for group in _movable(coupling)}
+        orders = {group.name: _order(candidate.net, group) for group in self._movable(coupling)}
         orders = {name: order for name, order in orders.items() if bool((order != np.arange(len(order))).any())}
         note = compare(
             candidate, context, Change(self.name, "sorted", TOLERANCE, CAUSE), lambda net: _moved(net, coupling, orders)
@@ -78,17 +84,16 @@ class SortChannels:
         record = Record(self.name, asdict(self), tuple(notes))
         return made.but(history=(*candidate.history, record))
 
+    def _movable(self, coupling: Coupling) -> list[Group]:
+        """Groups whose channels may change places: those that no index names, and that are not frozen."""
+        places = [found.reshape(-1) for _, found in coupling.selections]
+        named = np.unique(np.concatenate([np.array([], np.int64), *places]))
+        free = [group for group in coupling.free if len(group) > 1 and not np.isin(group.classes, named).any()]
+        return [group for group in free if not any(fnmatch.fnmatchcase(group.name, p) for p in self.frozen)]
+
 
 METHODS = (SortChannels,)
 EXAMPLES = (SortChannels(),)
-
-
-def _movable(coupling: Coupling) -> list[Group]:
-    """Groups whose channels may change places: those that no index names."""
-    named = np.unique(
-        np.concatenate([np.array([], np.int64), *(places.reshape(-1) for _, places in coupling.selections)])
-    )
-    return [group for group in coupling.free if len(group) > 1 and not np.isin(group.classes, named).any()]
 
 
 def _order(net: nn.Module, group: Group) -> np.ndarray:
