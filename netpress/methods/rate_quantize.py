@@ -139,9 +139,9 @@ class RateQuantize:
     ) -> tuple[float, Candidate]:
         """The least price that meets the budget, and the network at it."""
         assert self.max_size is not None
-        nothing = self._made(candidate, context, matters, DEAREST)
-        left = room(candidate, self.max_size, file_bytes(nothing), self.name)
-        allowed, lam = left + file_bytes(nothing), CHEAPEST
+        floor = file_bytes(self._made(candidate, context, matters, DEAREST))
+        left = room(candidate, self.max_size, floor, self.name)
+        allowed, lam = left + floor, CHEAPEST
 
         def size(price: float) -> float:
             found = _quantized(candidate, matters, price, means=self.values == "means")

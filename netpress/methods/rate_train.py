@@ -193,7 +193,8 @@ class Rating:
         return max(aim, 1.0) * math.pow(max(begun, 1.0) / max(aim, 1.0), 1 - done)
 
     def _coded(self, name: str, weights: Mapping[str, Tensor]) -> int:
-        w, step = weights[name].detach(), self._trained(name, weights)[1].detach()
+        # the file's coder and the forms live on the CPU, wherever the training is
+        w, step = weights[name].detach().cpu(), self._trained(name, weights)[1].detach().cpu()
         if name.endswith("weight") and not bool(w.any()):
             raise ModelError(
                 f"{name}: all its weights went to 0 at a price of {self._price():.3g} a kB: take a smaller lam, or a "
@@ -221,7 +222,7 @@ class Rating:
         share = step_share(form, latent)
         assert share is not None
         if form.support is not None:
-            latent = torch.where(form.support, latent, 0.0)
+            latent = torch.where(form.support.to(latent.device), latent, 0.0)
         return estimated(latent, step, share.to(latent), form.values.levels)
 
     def penalty(self, stage: int, weights: Mapping[str, Tensor]) -> Tensor | None:

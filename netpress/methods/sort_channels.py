@@ -75,13 +75,11 @@ class SortChannels:
         )
         made = _sorted(candidate, coupling, orders)
         before, after = coded(candidate), coded(made)
+        told = f"sorted {len(orders)} of {len(coupling.groups)} groups: {before:,} -> {after:,} bytes of tensors"
         if after >= before:
-            made, orders = candidate, {}
-        notes = [
-            f"sorted {len(orders)} of {len(coupling.groups)} groups: {before:,} -> {after:,} bytes of tensors",
-            note,
-        ]
-        record = Record(self.name, asdict(self), tuple(notes))
+            made = candidate
+            told = f"sorted 0 of {len(coupling.groups)} groups: {before:,} bytes of tensors would become {after:,}"
+        record = Record(self.name, asdict(self), (told, note))
         return made.but(history=(*candidate.history, record))
 
     def _movable(self, coupling: Coupling) -> list[Group]:
