@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from netpress.errors import ModelError
-from netpress.zoo.space import Choice, Span
+from netpress.space import Choice, Span
 from netpress.zoo.variant import Variant
 
 __all__ = ["Choice", "Span", "Variant", "create", "describe", "family", "names", "settings", "space"]

@@ -10,7 +10,7 @@ from torch import nn
 from netpress.errors import ModelError
 from netpress.zoo.checks import check_choice, check_image, check_number
 from netpress.zoo.convolutions import conv_norm, mobile_separable
-from netpress.zoo.space import Choice
+from netpress.space import Choice
 from netpress.zoo.variant import Variant
 
 STEM = 32

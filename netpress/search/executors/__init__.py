@@ -1,0 +1,90 @@
+"""Where trials run: in this process, in processes of this machine, on a Ray cluster. The same tasks, the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from netpress.search.space import Policy
+
+
+class Work(Protocol):
+    """What every worker holds: network, data, settings; sent to each once. It can be pickled between processes."""
+
+    threads: int
+    """Threads that one task may use; a worker sets torch to them before its first task."""
+    device: str
+    """`cpu`, or `cuda`: then a task takes a GPU."""
+
+    def run(self, policy: Policy, rung: int, state: bytes) -> tuple[dict[str, Any], bytes]:
+        """One rung of one trial: a function of its arguments alone.
+
+        Args:
+            policy: what is tried.
+            rung: from 0.
+            state: what the rung before gave; empty for the first.
+
+        Returns:
+            Plain numbers, and the state that the next rung goes on from.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One rung of one trial.
+
+    Attributes:
+        number: of the trial.
+        policy, rung: see `Work.run`.
+        state: what `Done.state` of the rung before was (executors may keep it elsewhere than in memory); None: first.
+    """
+
+    number: int
+    policy: Policy
+    rung: int = 0
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """A task that ended.
+
+    Attributes:
+        task: which.
+        numbers: what it measured; empty where it failed.
+        state: for the next rung: opaque.
+        error: one line; empty where all is well.
+        seconds: that it ran.
+        where: which worker.
+    """
+
+    task: Task
+    numbers: Mapping[str, Any]
+    state: Any = None
+    error: str = ""
+    seconds: float = 0.0
+    where: str = ""
+
+
+class Executor(Protocol):
+    """Runs tasks.
+
+    Attributes:
+        workers: tasks that it runs at the same time.
+    """
+
+    workers: int
+
+    def submit(self, task: Task) -> None:
+        """Take a task; at most `workers` are in flight."""
+        ...
+
+    def wait(self) -> Done:
+        """The next task that ends, whichever it is; a lost worker's task is run again before that is an error."""
+        ...
+
+    def close(self) -> None:
+        """Stop what runs and give everything back; called once, also after an error or Ctrl-C."""
+        ...
