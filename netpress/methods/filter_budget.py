@@ -75,7 +75,7 @@ def meter(limit: str, candidate: Candidate, coupling: Coupling, *, near: Flags) 
             return partial(_milliseconds, candidate, coupling)
 
 
-def _parameters(coupling: Coupling, sizes: Mapping[str, int], kept: Flags) -> dict[str, int]:
+def parameters(coupling: Coupling, sizes: Mapping[str, int], kept: Flags) -> dict[str, int]:
     """Entries of every tensor when these channels have gone."""
     mask, left = coupling.mask(kept), dict(sizes)
     for name, classes in zip(coupling.table.names, coupling.table.classes, strict=True):
@@ -85,7 +85,7 @@ def _parameters(coupling: Coupling, sizes: Mapping[str, int], kept: Flags) -> di
 
 def _params(candidate: Candidate, coupling: Coupling, kept: Flags) -> float:
     sizes = {name: tensor.numel() for name, tensor in _tensors(candidate).items()}
-    left = _parameters(coupling, sizes, kept)
+    left = parameters(coupling, sizes, kept)
     return float(sum(left[name] for name, _ in candidate.net.named_parameters()))
 
 
@@ -99,7 +99,7 @@ def _macs(candidate: Candidate, coupling: Coupling) -> Callable[[Flags], float]:
     weights = {f"{layer.path}.weight" if layer.path else "weight": layer.macs for layer in whole.layers if layer.macs}
 
     def by_weight(kept: Flags) -> float:
-        left = _parameters(coupling, sizes, kept)
+        left = parameters(coupling, sizes, kept)
         return float(sum(macs * left[name] // sizes[name] for name, macs in weights.items()))
 
     def by_pass(kept: Flags) -> float:  # of the small network on shapes

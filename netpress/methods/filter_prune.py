@@ -22,6 +22,8 @@ from netpress.methods.filter_budget import UNITS, meter, pruned
 from netpress.methods.filter_choice import TOLERANCE, Bundle, Flags, bundles, flags, in_order, meet
 from netpress.methods.filter_facts import facts
 from netpress.methods.filter_scores import Scores, score
+from netpress.methods.filter_search import searched
+from netpress.methods.searching import Amounts, Searched
 from netpress.methods.targets import targets
 from netpress.train.bind import parametrized
 from netpress.train.channels import recalibrate
@@ -108,6 +110,16 @@ class FilterPrune:
     def expand(self) -> list[FilterPrune]:
         """One method per round."""
         return [replace(self, turn=turn) for turn in range(self.rounds)]
+
+    @classmethod
+    def searched(cls, candidate: Candidate, context: Context, settings: Mapping[str, Any]) -> Searched:
+        """A share of the filters for every group of channels that can go."""
+
+        def tuned(amounts: Amounts) -> FilterPrune | None:
+            some: Any = {path: keep for path, keep in amounts.items() if keep is not None and keep < 1}
+            return cls(**settings, keep=some) if some else None
+
+        return searched(candidate, context, tuned, settings)
 
     def check(self, net: nn.Module) -> None:
         """Refuse patterns that name no layer of `net`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -19,6 +19,7 @@ from netpress.methods.rank_settings import Choice, Settings, choose, sites_of
 from netpress.methods.refitting import Calibration, calibration
 from netpress.methods.replaceable import Chosen, Layer, find
 from netpress.methods.replacing import Done, notes, rows, settle, unspared
+from netpress.methods.searching import Amounts, Estimate, Knob, Searched
 from netpress.methods.targets import check_keys
 from netpress.train.channels import recalibrate
 from netpress.train.schedule import draw
@@ -122,6 +123,30 @@ class LowRank:
         """One round."""
         return [self]
 
+    @classmethod
+    def searched(cls, candidate: Candidate, context: Context, settings: Mapping[str, Any]) -> Searched:
+        """The share of its multiply-adds that each layer keeps which can be divided."""
+        plain = cls(**{"kind": "spatial_svd", **settings}, keep=1.0)
+        layers = [
+            x for x in find(candidate, context.example, plain.operation, chosen=plain._chosen) if x.reason is None
+        ]
+
+        def foresee(amounts: Amounts, before: Estimate) -> Estimate:
+            parts = {}
+            for layer in layers:
+                if (keep := amounts.get(_pattern(layer.path))) is not None:
+                    part, keep = before.parts[name := f"{layer.path}.weight"], float(keep)
+                    parts[name] = replace(part, entries=part.entries * keep, macs=part.macs * keep)
+            return before.changed(parts)
+
+        def tuned(amounts: Amounts) -> LowRank | None:
+            some: Any = {path: keep for path, keep in amounts.items() if keep is not None}
+            return replace(plain, keep=some) if some else None
+
+        values = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, None)
+        knobs = (Knob(x.path, (_pattern(x.path),), values, x.params, _kind(candidate, x)) for x in layers)
+        return Searched(tuple(knobs), tuned, foresee)
+
     def check(self, net: nn.Module) -> None:
         """Refuse patterns that name no layer of `net`, and layers that are named and cannot be divided."""
         self._chosen.check(net, self.operation)
@@ -197,6 +222,20 @@ EXAMPLES = (
     LowRank(kind="cp", keep=0.6, objective="outputs", samples=32),
     LowRank(kind="tucker2", energy=0.8, when="always", objective="asymmetric", samples=32),
 )
+
+
+def _pattern(path: str) -> str:
+    """A pattern that fits this layer alone: unlike its plain path it insists on nothing where a step before it left
+    too little to divide.
+
+    >>> _pattern("block1.conv")
+    'block1.con[v]'
+    """
+    return f"{path[:-1]}[{path[-1]}]"
+
+
+def _kind(candidate: Candidate, layer: Layer) -> str:
+    return "linear" if isinstance(candidate.net.get_submodule(layer.path), nn.Linear) else "conv"
 
 
 def _named(operation: str, numbers: tuple[int, ...]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, ClassVar, Literal
+from dataclasses import asdict, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,7 @@ from netpress.methods.gate import keep_worst
 from netpress.methods.integers import Rules, Whole
 from netpress.methods.ranges import Range
 from netpress.methods.refitting import calibration
+from netpress.methods.searching import Amounts, Estimate, Knob, Searched
 from netpress.methods.targets import check_keys, check_patterns, choose, targets
 from netpress.processor import REDUCED, integer_instructions, processor
 from netpress.train.bind import parametrized
@@ -102,6 +103,25 @@ class Quantize:
     def expand(self) -> list[Quantize]:
         """One round."""
         return [self]
+
+    @classmethod
+    def searched(cls, candidate: Candidate, _context: Context, settings: Mapping[str, Any]) -> Searched:
+        """All layers on integers, or none."""
+        names = [target.name for target in targets(candidate.net)]
+        size = sum(candidate.net.get_parameter(name).numel() for name in names)
+
+        def foresee(amounts: Amounts, before: Estimate) -> Estimate:
+            bits = amounts["default"]
+            if bits is None:
+                return before
+            parts = {name: replace(p := before.parts[name], bits=min(p.bits, float(bits) - 1)) for name in names}
+            return before.changed(parts)
+
+        def tuned(amounts: Amounts) -> Quantize | None:
+            bits = amounts["default"]
+            return None if bits is None else cls(**settings, bits=int(bits))
+
+        return Searched((Knob("all layers", ("default",), (8, None), size),), tuned, foresee)
 
     def check(self, net: nn.Module) -> None:
         """Refuse names of layers that `net` does not have."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from netpress.candidate import Candidate, Context, Record, edited
 from netpress.errors import ModelError, RecipeError
 from netpress.forms import Form, narrow
+from netpress.methods.searching import Amounts, Estimate, Knob, Searched
 from netpress.methods.targets import Target, check_keys, choose, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
@@ -23,6 +24,8 @@ from netpress.train.schedule import draw
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Threshold = Annotated[float, Field(ge=0, le=10)]
+SEARCHED = (0.98, 0.96, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.2, 0.0)
+"""Sparsities that a search tries: finer where few weights are left."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -111,6 +114,26 @@ class WeightPrune:
         if self.adjust_dropout:
             pruned = _adjust_dropout(candidate, pruned)
         return pruned.but(history=(*candidate.history, Record(self.name, asdict(self))))
+
+    @classmethod
+    def searched(cls, candidate: Candidate, _context: Context, settings: Mapping[str, Any]) -> Searched:
+        """A sparsity for every convolution and linear layer."""
+        found = list(targets(candidate.net))
+        names = {target.path: target.name for target in found}
+        sizes = {target.path: candidate.net.get_parameter(target.name).numel() for target in found}
+
+        def foresee(amounts: Amounts, before: Estimate) -> Estimate:
+            parts = {}
+            for path, sparsity in amounts.items():
+                part = before.parts[names[path]]
+                parts[names[path]] = replace(part, density=min(part.density, 1 - float(sparsity or 0)))
+            return before.changed(parts)
+
+        def tuned(amounts: Amounts) -> WeightPrune | None:
+            some = {path: float(sparsity) for path, sparsity in amounts.items() if sparsity}
+            return cls(**settings, sparsity={**some}) if some else None
+
+        return Searched(tuple(Knob(t.path, (t.path,), SEARCHED, sizes[t.path], t.kind) for t in found), tuned, foresee)
 
     def _amounts(self, net: nn.Module) -> list[tuple[Target, float]]:
         self.check(net)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from netpress.candidate import Candidate, Context, Record
 from netpress.codec.kmeans import cluster
 from netpress.errors import ModelError
 from netpress.forms import Form, Shared, inside
+from netpress.methods.searching import Amounts, Estimate, Knob, Searched, shared_bits
 from netpress.methods.targets import check_keys, choose, targets
 from netpress.train.bind import formed
 from netpress.train.checkpoint import finite
@@ -57,6 +59,29 @@ class WeightShare:
     def check(self, net: nn.Module) -> None:
         """Refuse a table that names a layer which `net` does not have."""
         check_keys(self.bits, net, "weight_share.bits")
+
+    @classmethod
+    def searched(cls, candidate: Candidate, _context: Context, settings: Mapping[str, Any]) -> Searched:
+        """Bits for the convolutions and for the linear layers."""
+        found = list(targets(candidate.net))
+        kinds = {target.kind: 0 for target in found}
+        for target in found:
+            kinds[target.kind] += candidate.net.get_parameter(target.name).numel()
+
+        def foresee(amounts: Amounts, before: Estimate) -> Estimate:
+            parts = {}
+            for target in found:
+                if (bits := amounts.get(target.kind)) is not None:
+                    part, table = before.parts[target.name], 4.0 * 2 ** int(bits)
+                    parts[target.name] = replace(part, bits=shared_bits(int(bits)), table=table)
+            return before.changed(parts)
+
+        def tuned(amounts: Amounts) -> WeightShare | None:
+            some: Any = {kind: bits for kind, bits in amounts.items() if bits is not None}
+            return cls(**settings, bits=some) if some else None
+
+        values = (3, 4, 5, 6, 7, 8, None)
+        return Searched(tuple(Knob(k, (k,), values, size, k) for k, size in kinds.items()), tuned, foresee)
 
     def apply(self, candidate: Candidate, context: Context) -> Candidate:
         """Cluster the weights of every chosen layer.
