@@ -8,6 +8,7 @@ import numpy as np
 
 from netpress.search.goal import Goal, Row
 from netpress.search.sampler import Question, Sampler
+from netpress.search.samplers.volume import volume as area
 from netpress.search.space import Dimension, Policy, Space
 
 BASELINE = 0.98
@@ -40,7 +41,11 @@ class Toy:
         x = np.array(list(policy.values()), float)
         _, costs = self.draws()
         before = np.concatenate([[1.0], x[:-1]])  # channels that come in
-        return {"params": float(1e5 * costs @ x), "macs": float(1e6 * costs @ (x * before)), "file_bytes": 4e5 * costs @ x}
+        return {
+            "params": float(1e5 * costs @ x),
+            "macs": float(1e6 * costs @ (x * before)),
+            "file_bytes": 4e5 * costs @ x,
+        }
 
     def top1(self, policy: Policy, draw: int) -> float:
         x = np.array(list(policy.values()), float)
@@ -77,18 +82,11 @@ def run(sampler: Sampler, toy: Toy, goal: Goal, trials: int = 25, seed: int = 0)
 
 def volume(goal: Goal, rows: list[Row], floor: float = 0.0) -> float:
     """Area of (load, top1) that rows dominate, within load 1 and above the floor."""
-    area, reached = 0.0, floor
-    found = sorted((goal.load(r.costs), r.top1) for r in rows if r.measured and goal.load(r.costs) <= 1)
-    for place, (load, top1) in enumerate(found):
-        reached = max(reached, top1)
-        after = found[place + 1][0] if place + 1 < len(found) else 1.0
-        area += (after - load) * (reached - floor)
-    return area
+    return area([(goal.load(row.costs), row.top1) for row in rows if row.measured], floor)
 
 
 def value(toy: Toy, goal: Goal, rows: list[Row]) -> float:
-    """What the best row is worth without the noise of its trial; lower is better."""
+    """What the best row is worth, its accuracy without the noise of its trial where that is all; lower is better."""
     best = goal.best(rows)[0]
     clean = Toy(toy.kind, toy.dims, toy.seed, 0.0, toy.levels).top1(best.policy, 0)
-    return goal.score(clean, best.costs)
-
+    return goal.score(best.top1 if goal.least is not None else clean, best.costs)

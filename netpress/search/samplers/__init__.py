@@ -53,5 +53,7 @@ def sampler(name: str, **settings: Any) -> Sampler:
     allowed = [field for field in made.__dataclass_fields__ if field != "name"]
     for setting in settings:
         if setting not in allowed:
-            raise RecipeError(f"sampler {name}: expected settings among {', '.join(allowed) or 'none'}, got {setting!r}")
+            raise RecipeError(
+                f"sampler {name}: expected settings among {', '.join(allowed) or 'none'}, got {setting!r}"
+            )
     return cast(Sampler, made(**fixed, **settings))
