@@ -56,4 +56,4 @@ def sampler(name: str, **settings: Any) -> Sampler:
             raise RecipeError(
                 f"sampler {name}: expected settings among {', '.join(allowed) or 'none'}, got {setting!r}"
             )
-    return cast(Sampler, made(**fixed, **settings))
+    return cast("Sampler", made(**fixed, **settings))

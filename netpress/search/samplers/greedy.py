@@ -16,7 +16,8 @@ The walk, from the rows alone:
 
 A step is an eighth of the load that has to go, more where trials would not suffice: half of the moves are expected to
 be accepted. The last one before the limit saves just what is needed. Below the limit the walk goes on, for the rest of
-the front. Trials still running count as if they had lost what was believed, failed ones as if all accuracy were lost.
+the front. Loads are anchored at the baseline, so that the walk is found again from the rows whatever `foresee` has
+learnt meanwhile. Trials still running count as if they had lost what was believed, failed ones as if they had lost all.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Walk:
     @classmethod
     def begin(cls, question: Question) -> _Walk:
         """At the whole network, whose accuracy is the baseline's."""
-        foresight = Foresight(question)
+        foresight = Foresight.anchored(question)
         whole, lowest = question.space.whole(), foresight.load(question.space.strongest())
         goes = foresight.load(whole) - (max(1.0, lowest) if question.goal.limits else lowest)
         if goes <= SMALL:  # the limits are kept as it is

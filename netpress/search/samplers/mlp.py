@@ -50,7 +50,7 @@ class Mlp:
         """A policy of the design, then the best candidate."""
         rows = measured(question)
         startup = self.startup if self.startup is not None else max(5, question.trials // 5)
-        foresight = Foresight(question)
+        foresight = Foresight.taught(question)
         if question.number < startup or len(rows) < 2:
             return question.space.policy(designed(foresight))
         judge = self._judge(foresight, rows)

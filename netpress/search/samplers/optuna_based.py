@@ -53,7 +53,8 @@ class OptunaBased:
     Attributes:
         name: of the sampler, and which of Optuna's it is.
         startup: trials that TPE draws at random before it learns.
-        population: of a generation of NSGA-II and CMA-ES; None: a quarter of all trials, from 5 to 50, and CMA-ES's own.
+        population: of a generation of NSGA-II and CMA-ES; None: NSGA-II's is a quarter of all trials, from 5 to
+            50, CMA-ES's its own.
     """
 
     name: Kind
@@ -74,7 +75,9 @@ class OptunaBased:
     def _study(self, question: Question) -> optuna.Study:
         import optuna
 
-        directions = ["minimize"] if self.name == "cmaes" else ["maximize", "minimize"]
+        directions: list[Literal["minimize", "maximize"]] = (
+            ["minimize"] if self.name == "cmaes" else ["maximize", "minimize"]
+        )
         return optuna.create_study(sampler=self._sampler(question), directions=directions)
 
     def _sampler(self, question: Question) -> optuna.samplers.BaseSampler:

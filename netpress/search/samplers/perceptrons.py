@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def fit(form: Form, inputs: Array, targets: Array, *, members: int, seed: list[i
     sizes = (inputs.shape[1], 16, 8, targets.shape[1])
     layers = [
         (draws.normal(0, np.sqrt(2 / n), (members, n, m)), draws.normal(0, 0.1, (members, 1, m)))
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True)
+        for n, m in pairwise(sizes)
     ]
     counts = draws.exponential(1.0, (members, len(inputs), 1))
     counts /= counts.sum(1, keepdims=True)

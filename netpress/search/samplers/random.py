@@ -28,7 +28,7 @@ class Random:
 
     def propose(self, question: Question) -> Policy:
         """The first draw that is not hopeless, repaired."""
-        foresight = Foresight(question)
+        foresight = Foresight.taught(question)
         draws = np.random.default_rng([question.seed, question.number])
         size = len(question.space.dimensions)
         point = draws.random(size)

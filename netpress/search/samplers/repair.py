@@ -1,10 +1,12 @@
 """What a policy will cost, asked once each, and the shift of a point that makes it meet the limits.
 
-Costs that nobody can foresee (a measured latency) are left out of the foreseen load: a policy is judged by the rest.
+A cost that nobody foresees (a latency is measured) is guessed from the multiply-adds. Where earlier trials show that
+costs come out higher or lower than foreseen, what is foreseen is corrected by a factor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +19,7 @@ from netpress.search.space import Policy
 Point = NDArray[np.float64]
 Key = tuple[object, ...]
 
+POWER = 0.8  # of the multiply-adds, that a latency follows: small networks are less efficient
 STEPS = 8  # bisections of a shift: finer than a notch wherever a dimension has at most 256 values
 
 
@@ -41,23 +44,69 @@ def measured(question: Question) -> list[Row]:
     return [row for row in question.rows if row.measured]
 
 
+def guessed(goal: Goal, costs: Costs) -> dict[str, float]:
+    """Costs that count: as foreseen, else c = baseline (macs / baseline macs)^0.8; left out where that is unknown."""
+    found = {}
+    for name in goal.limits or (goal.unit,):
+        if name in costs:
+            found[name] = costs[name]
+        elif name in goal.baseline and costs.get("macs") and goal.baseline.get("macs"):
+            found[name] = goal.baseline[name] * (costs["macs"] / goal.baseline["macs"]) ** POWER
+    return found
+
+
+def corrections(question: Question) -> dict[str, float]:
+    """By name of a cost that counts, what it came to as a share of what was foreseen: the upper quartile over trials.
+
+    The upper one, since a network that is a little too large is worth nothing, one a little too small nearly all.
+    """
+    shares: dict[str, list[float]] = {}
+    for row in measured(question):
+        for name, cost in guessed(question.goal, question.foresee(row.policy)).items():
+            if name in row.costs and cost > 0:
+                shares.setdefault(name, []).append(row.costs[name] / cost)
+    return {name: float(np.quantile(found, 0.75)) for name, found in shares.items()}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Foresight:
-    """`Question.foresee` that remembers, within one proposal.
+    """Loads of policies before they are tried; remembers, within one proposal, what it was asked.
 
     Attributes:
         question: whose space, goal and costs.
+        factors: that costs are corrected by; see `corrections`. Without them no row matters.
         known: loads by policy.
     """
 
     question: Question
+    factors: Mapping[str, float] = field(default_factory=dict)
     known: dict[Key, float] = field(default_factory=dict)
+
+    @classmethod
+    def taught(cls, question: Question) -> Foresight:
+        """Corrected by the trials so far."""
+        return cls(question, corrections(question))
+
+    @classmethod
+    def anchored(cls, question: Question) -> Foresight:
+        """Corrected so that the whole network costs what the baseline does.
+
+        Loads are then the same for every trial of a search, also where `foresee` itself learns from trials.
+        """
+        goal = question.goal
+        whole = guessed(goal, question.foresee(question.space.whole()))
+        factors = {
+            name: goal.baseline[name] / cost for name, cost in whole.items() if cost > 0 and name in goal.baseline
+        }
+        return cls(question, factors)
 
     def load(self, policy: Policy) -> float:
         """The foreseen load of a policy."""
         place = key(self.question, policy)
         if place not in self.known:
-            self.known[place] = load(self.question.goal, self.question.foresee(policy))
+            goal = self.question.goal
+            costs = guessed(goal, self.question.foresee(policy))
+            self.known[place] = load(goal, {name: cost * self.factors.get(name, 1.0) for name, cost in costs.items()})
         return self.known[place]
 
     def load_at(self, point: Point) -> float:
@@ -94,4 +143,4 @@ class Foresight:
 
 def repaired(question: Question, point: Point) -> dict[str, float | int | None]:
     """The policy nearest to a point, after `Foresight.repaired`."""
-    return question.space.policy(Foresight(question).repaired(point))
+    return question.space.policy(Foresight.taught(question).repaired(point))

@@ -58,7 +58,7 @@ class Uniform:
         largest = 1.0
         if question.goal.limits:
             lowest = np.zeros(len(question.space.dimensions))
-            largest = float(Foresight(question).shifted(lowest, 1.0).max(initial=0.0))
+            largest = float(Foresight.anchored(question).shifted(lowest, 1.0).max(initial=0.0))
             yield largest
         for term in range(1, question.number + LOOK_AHEAD):
             yield largest * van_der_corput(term)
