@@ -15,7 +15,7 @@ from typing import Any
 from plotly import graph_objects as go
 
 from netpress.report import search_words, words
-from netpress.report.axes import decades, empty, label, upright
+from netpress.report.axes import empty, label, upright
 from netpress.report.figures import BLUE, GREEN, GREY, MOST_BARS, ORANGE, PINK
 from netpress.report.search_folder import Decided, Final, Search, Trial
 
@@ -25,6 +25,7 @@ CELL = 34
 _LEAST_ERROR = 0.01
 _ERRORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 90)
 _MOST_TICKS = 7
+_TAG = 26
 _LOOKS = {
     "complete": {"color": BLUE, "symbol": "circle", "size": 8},
     "halved": {"color": GREY, "symbol": "triangle-down", "size": 8},
@@ -203,10 +204,32 @@ def _cost_axis(name: str, sizes: Sequence[float]) -> dict[str, Any]:
     title = search_words.COSTS.get(name, name) + (", ms" if name == "latency_ms" else "")
     if not _spread(name, sizes):
         return {"title": title, "tickformat": "~s" if name != "latency_ms" else "~g", "nticks": 6, "tickangle": 0}
-    ticks = decades(sizes)
-    if not name.endswith("_bytes"):
-        ticks["ticktext"] = [text.removesuffix("B").strip() for text in ticks["ticktext"]]
-    return {"type": "log", "title": f"{title} (logarithmic)", **ticks}
+    return {"type": "log", "title": f"{title} (logarithmic)", **_ticks(sizes, "B" if name.endswith("_bytes") else "")}
+
+
+def _ticks(sizes: Sequence[float], unit: str) -> dict[str, Any]:
+    """A few round ticks between the sizes; `axes.decades` also looks beyond them, where these axes end."""
+    low, high = min(sizes), max(sizes)
+    for steps in ((10,), (10, 30), (10, 20, 50), (10, 15, 20, 30, 50, 70)):
+        seen = [step * 10.0**power for power in range(-1, 13) for step in steps if low <= step * 10.0**power <= high]
+        if len(seen) > 2:
+            break
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (0.0, ""))
+    scale = [next((size or 1.0, prefix) for size, prefix in units if mark >= size) for mark in seen]
+    text = [f"{mark / size:g} {prefix}{unit}".strip() for mark, (size, prefix) in zip(seen, scale, strict=True)]
+    return {"tickvals": seen, "ticktext": text}
+
+
+def tag(name: str) -> str:
+    """A dimension for an axis: of a long name method and layer are shortened apart, so that both stay to be told.
+
+    >>> tag("rank:conv1"), tag("filter_prune:features.block0.conv"), tag("weight_share:features.block0.conv")
+    ('rank:conv1', 'filter_p:fe.bl0.conv', 'weight_s:fe.bl0.conv')
+    """
+    method, colon, place = name.partition(":")
+    if len(name) <= _TAG or not colon:
+        return label(name, _TAG)
+    return escape(f"{method[:8]}:", quote=False) + label(place, _TAG - 9)
 
 
 def importance_figure(shares: Sequence[tuple[str, float]]) -> go.Figure:
@@ -221,9 +244,9 @@ def importance_figure(shares: Sequence[tuple[str, float]]) -> go.Figure:
         hovertemplate="%{customdata}: %{x:.1f} %<extra></extra>",
         marker={"color": BLUE},
     )
-    ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(name) for name, _ in shown]}
+    ticks = {"tickvals": list(range(len(shown))), "ticktext": [tag(name) for name, _ in shown]}
     figure.update_yaxes(range=[len(shown) - 0.5, -0.5], showgrid=False, zeroline=False, ticklabelstandoff=4, **ticks)
-    figure.update_xaxes(title="share of the variance of accuracy, %", nticks=6, tickangle=0, rangemode="tozero")
+    figure.update_xaxes(title="variance of accuracy, %", nticks=6, tickangle=0, rangemode="tozero")
     figure.update_layout(showlegend=False, bargap=0.25, margin={"t": 12})
     return figure
 
@@ -266,15 +289,15 @@ def choices_figure(dimensions: Sequence[Decided], shown: Sequence[tuple[str, Tri
     )
     cells = [(i, j) for i in range(rows) for j in range(count)]
     figure.add_scatter(
-        x=[j for _, j in cells],
-        y=[i for i, _ in cells],
+        x=[shown[j][0] for _, j in cells],
+        y=[names[i] for i, _ in cells],
         text=[text[i][j] for i, j in cells],
         mode="text",
         hoverinfo="skip",
         textfont={"size": 11},
     )
     plain = {"type": "category", "showgrid": False, "zeroline": False}
-    ticks = {"tickvals": list(range(rows)), "ticktext": [label(one.name) for one in dimensions]}
+    ticks = {"tickvals": names, "ticktext": [tag(one.name) for one in dimensions]}
     figure.update_yaxes(range=[rows - 0.5, -0.5], ticklabelstandoff=4, **plain, **ticks)
     figure.update_xaxes(range=[-0.5, count - 0.5], side="top", tickangle=0, **plain)
     figure.update_layout(showlegend=False, margin={"t": 34, "b": 8})

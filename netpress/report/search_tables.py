@@ -66,10 +66,10 @@ def finals(search: Search) -> tuple[Sequence[Column], list[Link]]:
     heads += [Column("Time spent")]
     base = search.baseline
     test = Cell(words.percent(base["test_top1"])) if "test_top1" in base else Cell("–")
-    sizes = [Cell(search_words.cost(name, base.get(name))) for name in known]
+    sizes = [Cell(_plain(name, base.get(name))) for name in known]
     rows = [Link("Baseline", "", [Cell("–"), test, Cell(words.percent(base["top1"])), *sizes, Cell("1"), Cell("–")])]
     for final in search.finals:
-        name = f"Trial {final.trial}{' (the result)' if final is search.winner else ''}"
+        name = f"Trial {final.trial}{', the result' if final is search.winner else ''}"
         rows.append(Link(name, _href(search, final), _final(search, final, known)))
     return heads, rows
 
@@ -80,7 +80,7 @@ def _final(search: Search, final: Final, known: Sequence[str]) -> list[Cell]:
         Cell("✓ met" if final.met else "✗ missed"),
         Cell(words.percent(final.facts["top1"])),
         Cell(words.percent(final.facts["validation_top1"])),
-        *(Cell(search_words.cost(name, final.cost(name))) for name in known),
+        *(Cell(_plain(name, final.cost(name))) for name in known),
         Cell(words.times(4 * search.baseline["params"] / max(size, 1))),
         Cell("–" if spent is None else words.seconds(spent)),
     ]

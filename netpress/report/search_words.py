@@ -16,6 +16,7 @@ COSTS = {
     "activation_bytes": "Memory of activations, bytes",
     "latency_ms": "Time per image",
 }
+_NOUNS = {name: head.partition(",")[0].lower() for name, head in COSTS.items()}
 STATES = {
     "complete": "complete",
     "halved": "stopped early",
@@ -143,7 +144,7 @@ def trial(search: Search, one: Trial) -> str:
     """A trial in one phrase: whether it fits, its accuracy on validation, what it costs of the limits."""
     fits = "inside the budget" if one.inside else "outside the budget"
     shown = list(search.limits) or [search.unit]
-    costs = [f"{COSTS.get(name, name).lower()} {cost(name, one.costs[name])}" for name in shown if name in one.costs]
+    costs = [f"{_NOUNS.get(name, name)} {cost(name, one.costs[name])}" for name in shown if name in one.costs]
     return ", ".join([f"trial {one.number}, {fits}: top-1 {words.percent(one.top1 or 0.0)} on validation", *costs])
 
 
