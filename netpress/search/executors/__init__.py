@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from netpress.errors import RecipeError
 from netpress.search.space import Policy
+
+NAMES = ("inline", "local", "ray", "ray://HOST:PORT")
+"""What `open_executor` opens; a cluster's head itself also as `HOST:PORT`."""
 
 
 class Work(Protocol):
@@ -88,3 +92,36 @@ class Executor(Protocol):
     def close(self) -> None:
         """Stop what runs and give everything back; called once, also after an error or Ctrl-C."""
         ...
+
+
+def open_executor(name: str, work: Work, *, workers: int) -> Executor:
+    """Start what runs the tasks.
+
+    Args:
+        name: `inline`: in this process; `local`: in processes of this machine; `ray`: a Ray started for this search on
+            this machine; `ray://HOST:PORT`, or on a node of the cluster `HOST:PORT`: a Ray cluster that runs already.
+        work: what they run.
+        workers: tasks at the same time.
+
+    Raises:
+        RecipeError: unknown name, a number of workers that it cannot have, no Ray, nothing answers at the address.
+        ModelError: the work cannot be sent to other processes.
+    """
+    if workers < 1:
+        raise RecipeError(f"workers: got {workers}, expected at least 1")
+    if name == "inline":
+        from netpress.search.executors.inline import Inline
+
+        if workers != 1:
+            raise RecipeError(f"workers: the executor inline has one, got {workers}; use local or ray")
+        return Inline(work)
+    if name == "local":
+        from netpress.search.executors.local import Local
+
+        return Local(work, workers=workers)
+    host, _, port = name.rpartition(":")
+    if name == "ray" or name.startswith("ray://") or (host and port.isdigit()):
+        from netpress.search.executors.ray_cluster import Ray
+
+        return Ray(work, workers=workers, address=None if name == "ray" else name)
+    raise RecipeError(f"executor: unknown {name!r}; there are {', '.join(NAMES)}")
