@@ -16,7 +16,6 @@ COSTS = {
     "activation_bytes": "Memory of activations, bytes",
     "latency_ms": "Time per image",
 }
-_NOUNS = {name: head.partition(",")[0].lower() for name, head in COSTS.items()}
 STATES = {
     "complete": "complete",
     "halved": "stopped early",
@@ -54,6 +53,15 @@ def limit(name: str) -> str:
     ('Multiply-adds, at most', 'watts, at most')
     """
     return _LIMITS.get(name, f"{name}, at most")
+
+
+def noun(name: str) -> str:
+    """A cost within a sentence.
+
+    >>> noun("file_bytes"), noun("macs")
+    ('file', 'multiply-adds')
+    """
+    return COSTS.get(name, name).partition(",")[0].lower()
 
 
 def amount(value: float | None) -> str:
@@ -144,7 +152,7 @@ def trial(search: Search, one: Trial) -> str:
     """A trial in one phrase: whether it fits, its accuracy on validation, what it costs of the limits."""
     fits = "inside the budget" if one.inside else "outside the budget"
     shown = list(search.limits) or [search.unit]
-    costs = [f"{_NOUNS.get(name, name)} {cost(name, one.costs[name])}" for name in shown if name in one.costs]
+    costs = [f"{noun(name)} {cost(name, one.costs[name])}" for name in shown if name in one.costs]
     return ", ".join([f"trial {one.number}, {fits}: top-1 {words.percent(one.top1 or 0.0)} on validation", *costs])
 
 
