@@ -234,6 +234,20 @@ def test_an_impossible_budget_names_the_nearest(tmp_path):
     assert "✗ missed" in page.text
 
 
+def test_a_final_that_failed_is_told_with_its_error(tmp_path):
+    facts = craft(tmp_path)
+    facts["finals"].insert(0, {"trial": 3, "folder": "final-1", "met": False, "error": f"ModelError: {EVIL}"})
+    facts["winner"] = 1
+    (tmp_path / "search.json").write_text(json.dumps(facts))
+    page = page_of(tmp_path)
+    assert f"Budget met: trial {facts['finals'][1]['trial']}, " in page.text
+    assert "Trial 3 could not be retrained in full: ModelError: <script>alert" in page.text
+    assert "✗ failed" in page.text
+    facts |= {"finals": facts["finals"][:1], "winner": None, "verdict": "unfinished"}
+    (tmp_path / "search.json").write_text(json.dumps(facts))
+    assert "Trial 3 could not be retrained in full" in page_of(tmp_path).text
+
+
 def test_a_search_of_accuracy_alone_minimises_bytes(tmp_path):
     facts = craft(tmp_path)
     facts["goal"]["limits"] = {}
@@ -322,6 +336,7 @@ def without(name):
         (damage(rows=[{"number": 0, "state": "odd", "policy": {}}]), "'state' is 'odd'"),
         (damage(rows=[{"number": "0", "state": "running", "policy": {}}]), "'number' is a str"),
         (damage(winner=9), "'winner' is 9"),
+        (damage(finals=[{"trial": 1, "error": "gone"}], winner=0), "'winner' is 0, whose retraining failed"),
         (damage(verdict="perhaps"), "'verdict' is 'perhaps'"),
         (damage(baseline={"top1": 0.5}), "'baseline' lacks file_bytes, params, macs"),
         (damage(finals=[{"trial": 1}]), "one of 'finals' lacks"),

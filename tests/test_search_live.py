@@ -47,19 +47,13 @@ def test_without_a_terminal_every_trial_is_one_line():
         shown.rung(number, 0, 0.9)
         shown.ended(told)
     shown.close()
+    costs = "multiply-adds {} of the limit), file 900 bytes (90 % of the limit)"
+    fits, over = costs.format("400 (80 %"), costs.format("600 (120 %")
+    first = "best so far: trial 0, top-1 96.00 %"
     assert plain(said) == [
-        (
-            "trial 0: complete, top-1 96.00 %, multiply-adds 400 (80 % of the limit), file 900 bytes (90 % of the limit), "
-            "inside the budget; the best so far; 1 of 4"
-        ),
-        (
-            "trial 1: complete, top-1 98.00 %, multiply-adds 600 (120 % of the limit), file 900 bytes (90 % of the limit), "
-            "outside the budget; best so far: trial 0, top-1 96.00 %; 2 of 4"
-        ),
-        (
-            "trial 2: complete, top-1 97.00 %, multiply-adds 400 (80 % of the limit), file 900 bytes (90 % of the limit), "
-            "inside the budget; the best so far; 3 of 4"
-        ),
+        f"trial 0: complete, top-1 96.00 %, {fits}, inside the budget; the best so far; 1 of 4",
+        f"trial 1: complete, top-1 98.00 %, {over}, outside the budget; {first}; 2 of 4",
+        f"trial 2: complete, top-1 97.00 %, {fits}, inside the budget; the best so far; 3 of 4",
         "trial 3: failed; best so far: trial 2, top-1 97.00 %; 4 of 4",
     ]
 

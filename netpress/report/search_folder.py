@@ -85,6 +85,7 @@ class Search:
         front: numbers of the trials that no other surpasses in both accuracy and load, the lowest load first.
         importance: share of the variance of accuracy, by dimension.
         finals: trials that were retrained in full.
+        lost: trials whose full retraining failed: number and error.
         winner: the best of them; None: not chosen.
         limits: by name of a cost, the most that is allowed.
         least: the least top-1 that is allowed, a share.
@@ -101,6 +102,7 @@ class Search:
     winner: Final | None
     limits: Mapping[str, float]
     least: float | None
+    lost: Sequence[tuple[int, str]] = ()
     most: int = 100
 
     @property
@@ -211,10 +213,7 @@ def _search(path: Path, facts: Mapping[str, Any]) -> Search:
     _part(_part(facts, "machine", dict, {}), "versions", dict, {})
     trials = sorted((_trial(row) for row in _objects(facts, "rows")), key=lambda trial: trial.number)
     known = {trial.number for trial in trials}
-    finals = [_final(one) for one in _objects(facts, "finals")]
-    winner = facts.get("winner")
-    if winner is not None and not (isinstance(winner, int) and 0 <= winner < len(finals)):
-        raise _DamagedError(f"'winner' is {winner!r}, expected the place of one of {len(finals)} finals")
+    finals, lost, winner = _finals(facts)
     return Search(
         path,
         {**facts, "verdict": facts.get("verdict") or "unfinished"},
@@ -223,9 +222,10 @@ def _search(path: Path, facts: Mapping[str, Any]) -> Search:
         [one for one in _part(facts, "front", list, []) if one in known],
         numbers(_part(facts, "importance", dict, {})),
         finals,
-        None if winner is None else finals[winner],
+        winner,
         numbers(_part(goal, "limits", dict, {})),
         number(goal.get("least")),
+        lost,
     )
 
 
@@ -253,6 +253,18 @@ def _trial(row: Mapping[str, Any]) -> Trial:
         error=_part(row, "error", str, ""),
         where=_part(row, "where", str, ""),
     )
+
+
+def _finals(facts: Mapping[str, Any]) -> tuple[list[Final], list[tuple[int, str]], Final | None]:
+    """Those that were retrained, those whose retraining failed, and the winner."""
+    told, winner = _objects(facts, "finals"), facts.get("winner")
+    if winner is not None and not (isinstance(winner, int) and 0 <= winner < len(told)):
+        raise _DamagedError(f"'winner' is {winner!r}, expected the place of one of {len(told)} finals")
+    lost = [(_whole(one, "trial"), _part(one, "error", str)) for one in told if one.get("error")]
+    if winner is not None and told[winner].get("error"):
+        raise _DamagedError(f"'winner' is {winner!r}, whose retraining failed")
+    by = {place: _final(one) for place, one in enumerate(told) if not one.get("error")}
+    return list(by.values()), lost, None if winner is None else by[winner]
 
 
 def _final(facts: Mapping[str, Any]) -> Final:

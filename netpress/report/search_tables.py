@@ -71,6 +71,8 @@ def finals(search: Search) -> tuple[Sequence[Column], list[Link]]:
     for final in search.finals:
         name = f"Trial {final.trial}{', the result' if final is search.winner else ''}"
         rows.append(Link(name, _href(search, final), _final(search, final, known)))
+    for trial, _ in search.lost:
+        rows.append(Link(f"Trial {trial}", "", [Cell("✗ failed"), *[Cell("–")] * (len(heads) - 2)]))
     return heads, rows
 
 
@@ -91,6 +93,13 @@ def _href(search: Search, final: Final) -> str:
     if not _OURS.fullmatch(final.folder) or not (search.path / final.folder / "report.html").is_file():
         return ""
     return f"{final.folder}/report.html"
+
+
+def lost(search: Search) -> list[str]:
+    """Why a trial could not be retrained in full, one line each."""
+    return [
+        f"Trial {trial} could not be retrained in full: {search_words.cut(error, 400)}" for trial, error in search.lost
+    ]
 
 
 def dimensions(search: Search) -> Table:
