@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from netpress.methods import apply
     from netpress.opening import Options
     from netpress.recipe import Recipe
+    from netpress.search import compress
     from netpress.store import load, save
     from netpress.train import bound
 
@@ -25,6 +26,7 @@ __all__ = [
     "Recipe",
     "apply",
     "bound",
+    "compress",
     "data",
     "errors",
     "load",
@@ -44,6 +46,7 @@ _HOMES: dict[str, str | None] = {
     "Recipe": "recipe",
     "apply": "methods",
     "bound": "train",
+    "compress": "search",
     "data": None,
     "errors": None,
     "load": "store",

@@ -14,6 +14,14 @@ BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib
 COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 TIME = {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3}
 """Units of a size, a count and a time (in ms), lower case."""
+COSTS: Mapping[str, tuple[Mapping[str, float], str]] = {
+    "max_size": (BYTES, "file_bytes"),
+    "max_params": (COUNT, "nonzero"),
+    "max_macs": (COUNT, "macs"),
+    "max_latency": (TIME, "latency_ms"),
+    "max_activation_memory": (BYTES, "peak_activation_bytes"),
+}
+"""Limits on what a network costs: their units, and the name of what is measured."""
 
 
 def amount(text: str, units: Mapping[str, float], baseline: float | None = None) -> float:
@@ -69,6 +77,7 @@ class Budget(BaseModel):
         max_params: stored parameters that may differ from zero: `100k`, `50%`.
         max_macs: multiply-adds: `5M`, `50%`.
         max_latency: milliseconds per image at batch 1: `5ms`, `50%`.
+        max_activation_memory: most bytes of activations held at the same time, one image, float32: `64kB`, `50%`.
 
     >>> Budget(max_size="20kB", max_drop=0.5).max_size
     '20kB'
@@ -82,6 +91,12 @@ class Budget(BaseModel):
     max_params: Count | None = None
     max_macs: Count | None = None
     max_latency: Milliseconds | None = None
+    max_activation_memory: Bytes | None = None
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Those that are set, by name."""
+        return self.model_dump(exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,8 @@ def judge(budget: Budget, baseline: Mapping[str, Any], final: Mapping[str, Any])
 
     Args:
         budget: the limits.
-        baseline: `file_bytes nonzero macs latency_ms` and `validation: {top1}` of the baseline; per cent mean these.
+        baseline: `file_bytes nonzero macs latency_ms peak_activation_bytes` and `validation: {top1}` of the
+            baseline; per cent mean these.
         final: the same of the result.
 
     Returns:
@@ -112,12 +128,7 @@ def judge(budget: Budget, baseline: Mapping[str, Any], final: Mapping[str, Any])
         verdicts.append(Verdict("max_drop", budget.max_drop, drop, drop <= budget.max_drop))
     if budget.min_top1 is not None:
         verdicts.append(Verdict("min_top1", budget.min_top1, top1, top1 >= budget.min_top1))
-    for name, units, measure in (
-        ("max_size", BYTES, "file_bytes"),
-        ("max_params", COUNT, "nonzero"),
-        ("max_macs", COUNT, "macs"),
-        ("max_latency", TIME, "latency_ms"),
-    ):
+    for name, (units, measure) in COSTS.items():
         text: str | None = getattr(budget, name)
         if text is not None and final.get(measure) is not None:
             allowed = amount(text, units, baseline=baseline.get(measure))

@@ -11,14 +11,18 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import netpress
 from netpress import inspect as inspection
-from netpress.cli_options import BUDGET, COMMON, LAUNCHED, OPTIONS
+from netpress.cli_options import BUDGET, COMMON, LAUNCHED, OPTIONS, SEARCH
 from netpress.errors import NetpressError, RecipeError
+
+if TYPE_CHECKING:
+    from netpress.opening import Options
+    from netpress.terminal import Terminal
 
 Args = argparse.Namespace
 
@@ -105,11 +109,28 @@ def _train(args: Args) -> int:
 
 
 def _compress(args: Args) -> int:
-    """Compress a network of yours with a recipe, within a budget."""
-    if args.recipe is None and args.max_size is not None:
+    """Compress a network of yours into a budget: with a recipe, or by a search that takes so many minutes."""
+    limits = _limits(args)
+    sized = args.recipe is None and limits.keys() - {"max_drop", "min_top1"} == {"max_size"}
+    if args.recipe is None and not sized:
+        return _search(args, limits or {"max_drop": "1"})
+    if args.dry_run:
+        raise RecipeError("--dry-run is for searches: leave --recipe out, and limit something else than --max-size")
+    if sized:
         args.set = [f"step.0.max_size={args.max_size}", *args.set]  # trained for: it is more than a check at the end
-    usual = "deep-compression" if args.max_size is None else "smallest"
-    return _finish(args, recipe=args.recipe or usual, net=args.model, data=args.data)
+    return _finish(args, recipe=args.recipe or "smallest", net=args.model, data=args.data)
+
+
+def _search(args: Args, limits: Mapping[str, str] | None = None) -> int:
+    """Find the best policy inside a budget: which filters, weights and bits go; retrained in full and judged."""
+    from netpress.search.verb import run_search
+    from netpress.terminal import Terminal
+
+    with Terminal(quiet=args.quiet or args.json) as terminal:
+        limits = _limits(args) if limits is None else limits
+        code, text = run_search(args, limits, _settings(args.set), _options(args, terminal), terminal.console)
+    print(text)
+    return code
 
 
 def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None = None) -> int:
@@ -119,33 +140,41 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
 
         return launch(args.argv, args.nproc)
     from netpress.job import run
-    from netpress.opening import Options
     from netpress.recipe import quoted
     from netpress.terminal import Terminal
 
     overrides = _settings(args.set)
-    for limit in ("max_drop", "min_top1", "max_size", "max_params", "max_macs", "max_latency"):
-        if (value := getattr(args, limit, None)) is not None:
-            overrides[f"budget.{limit}"] = quoted(value)
+    overrides |= {f"budget.{limit}": quoted(value) for limit, value in _limits(args).items()}
     if net is not None:
         overrides["network.name"] = quoted(net)
     if getattr(args, "weights", None):
         overrides["network.weights"] = quoted(args.weights)
     with Terminal(quiet=args.quiet or args.json or not _speaks()) as terminal:
-        options = Options(
-            seed=args.seed,
-            device=args.device,
-            precision=args.precision,
-            data_root=args.data_root,
-            fresh=args.fresh,
-            trackers=None if args.tracker is None else tuple(args.tracker),
-            progress=terminal.progress,
-            say=terminal.say,
-        )
-        done = run(recipe, data=data, out=args.out, options=options, overrides=overrides)
+        done = run(recipe, data=data, out=args.out, options=_options(args, terminal), overrides=overrides)
     if _speaks():
         _show_verdict(args, done)
     return 0 if done.met else 1
+
+
+def _options(args: Args, terminal: Terminal) -> Options:
+    from netpress.opening import Options
+
+    return Options(
+        seed=args.seed,
+        device=args.device,
+        precision=args.precision,
+        data_root=args.data_root,
+        fresh=args.fresh,
+        trackers=None if args.tracker is None else tuple(args.tracker),
+        progress=terminal.progress,
+        say=terminal.say,
+    )
+
+
+def _limits(args: Args) -> dict[str, str]:
+    """The limits that were given, by name."""
+    names = [name.replace("-", "_") for name in BUDGET]
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
 def _show_verdict(args: Args, done: Any) -> None:
@@ -319,7 +348,8 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "demo": (_demo, ("out-demo", *COMMON)),
     "run": (_run, ("recipe_name", "data", "out!", *COMMON)),
     "train": (_train, ("model", "data!", "train-recipe", "out!", *COMMON)),
-    "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *BUDGET, *COMMON)),
+    "compress": (_compress, ("model", "data!", "weights", "recipe", "out!", *BUDGET, *SEARCH, "minutes-20", *COMMON)),
+    "search": (_search, ("model", "data!", "weights", "out!", *BUDGET, *SEARCH, "minutes", *COMMON)),
     "measure": (_measure, ("target", "set-network", "input", "weights", "data", "data-root", "json")),
     "bench": (_bench, ("sides", "input", "batch", "threads", "rounds", "json", "quiet")),
     "inspect": (_inspect, ("file", "json")),

@@ -83,6 +83,30 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
     "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
     "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
+    "max-activation-memory": (
+        ("--max-activation-memory",),
+        {"help": "most bytes of activations at the same time, one image, float32: 64kB, 50%%"},
+    ),
+    "trials": (("--trials",), {"type": int, "metavar": "N", "help": "trials at most (40)"}),
+    "minutes": (("--minutes",), {"type": float, "help": "for trials and full retraining, after the baseline"}),
+    "minutes-20": (
+        ("--minutes",),
+        {"type": float, "default": 20.0, "help": "without --recipe: for trials and full retraining (20)"},
+    ),
+    "sampler": (
+        ("--sampler",),
+        {"metavar": "NAME", "help": "who chooses: mlp, tpe, cmaes, nsga2, random, greedy"},
+    ),
+    "executor": (
+        ("--executor",),
+        {"default": "inline", "help": "where trials run: inline, local, ray, or ray://HOST:PORT of a cluster"},
+    ),
+    "workers": (("--workers",), {"type": int, "default": 1, "metavar": "N", "help": "trials at the same time (1)"}),
+    "storage": (("--storage",), {"metavar": "URL", "help": "a database for Optuna, in place of OUT/study.log"}),
+    "dry-run": (
+        ("--dry-run",),
+        {"action": "store_true", "help": "only say what can be reached, and how soon"},
+    ),
     "nproc": (("--nproc",), {"type": int, "metavar": "N", "help": "train in N processes, as torchrun does"}),
     "seed": (("--seed",), {"type": int, "default": 0}),
     "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"]}),
@@ -97,4 +121,5 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "quiet": (("--quiet",), {"action": "store_true", "help": "no progress on stderr"}),
 }
 COMMON = ("seed", "device", "precision", "nproc", "tracker", "data-root", "set", "fresh", "json", "quiet")
-BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency")
+SEARCH = ("trials", "sampler", "executor", "workers", "storage", "dry-run")
+BUDGET = ("max-drop", "min-top1", "max-size", "max-params", "max-macs", "max-latency", "max-activation-memory")

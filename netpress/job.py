@@ -45,11 +45,12 @@ CODERS: tuple[Codec, ...] = ("bits", "huffman", "rans")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """A finished run: its folder, its numbers, and the final candidate."""
+    """A finished run: its folder, its numbers, the final candidate, and the data set as it was split for it."""
 
     folder: Path
     metrics: Mapping[str, Any]
     candidate: Candidate
+    data: Data
 
     @property
     def met(self) -> bool:
@@ -91,6 +92,14 @@ def run(
             done = job.run()
             tell(done.metrics, (done.folder / "model.press").read_bytes())
         return done
+
+
+def beginning(
+    recipe: Recipe, *, net: nn.Module | None = None, data: str | Data | None = None, options: Options
+) -> tuple[Candidate, Data]:
+    """The network and the data that a run would begin with, checked as there; nothing is written."""
+    job = _Job(recipe, net, data, Path(), options)
+    return job.start, job.data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +172,7 @@ class _Job:
     def follow(self) -> Run:
         """What another process than the first does: it takes part in the trainings."""
         numbers, file = crew.following(self._take_part)
-        return Run(self.out, numbers, crew.opened(file, into=deepcopy(self.own)))
+        return Run(self.out, numbers, crew.opened(file, into=deepcopy(self.own)), self.data)
 
     def _take_part(self, told: crew.Order) -> None:
         facts = told.facts
@@ -256,7 +265,7 @@ class _Job:
             "key": key,
             "sha256": folders.file_digest(path),
             **metrics(back, saved, validation=self.data.validation, test=self.data.test, device=self.device),
-            "coded": {codec: _size(path, codec) for codec in CODERS},
+            "coded": {codec: store.recoded_bytes(path, codec=codec) for codec in CODERS},
             "seconds": time.perf_counter() - start,
             "train": train.model_dump(mode="json"),
             "records": [asdict(record) for record in fitted.candidate.history],
@@ -310,7 +319,7 @@ class _Job:
             assert result is not None
         write_report(self.out)
         folders.log(self.out, "finished", ratio=result["ratio"])
-        return Run(self.out, result, final)
+        return Run(self.out, result, final, self.data)
 
     def _verdicts(self, baseline: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
         verdicts = [asdict(verdict) for verdict in judge(self.recipe.budget, baseline, final)]
@@ -375,12 +384,3 @@ class _Job:
                 "processes": processes.place()[1],
             }
         )
-
-
-def _size(press: Path, codec: Codec) -> int:
-    """Bytes of the file if only one coder is allowed."""
-    path = press.with_name(f".coded-{codec}.tmp")
-    try:
-        return store.recode(press, path, codec=codec)
-    finally:
-        path.unlink(missing_ok=True)

@@ -130,12 +130,12 @@ def _step(i: int, entry: Any) -> StepSpec:
     except RecipeError as error:
         problems.append(f"step[{i}]: {error}")
     except ValidationError as error:
-        problems += _problems(error, f"step[{i}] ({name})", known=kind.__dataclass_fields__)
+        problems += mistakes(error, f"step[{i}] ({name})", known=kind.__dataclass_fields__)
     train = Training()
     try:
         train = Training.model_validate(entry.get("train", {}))
     except ValidationError as error:
-        problems += _problems(error, f"step[{i}].train", known=Training.model_fields)
+        problems += mistakes(error, f"step[{i}].train", known=Training.model_fields)
     if problems:
         raise RecipeError("; ".join(problems))
     return StepSpec(method=method, train=train)
@@ -147,8 +147,8 @@ def _without_none(value: Any) -> Any:
     return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _problems(error: ValidationError, where: str, *, known: Iterable[str] = ()) -> list[str]:
-    """One phrase per mistake: the key's path, what is expected, what was given."""
+def mistakes(error: ValidationError, where: str, *, known: Iterable[str] = ()) -> list[str]:
+    """One phrase per mistake of a pydantic model: the key's path, what is expected, what was given."""
     phrases = []
     for entry in error.errors():
         path = ".".join(str(part) for part in entry["loc"] if not _branch(part))
@@ -221,11 +221,11 @@ def read(source: str | Path | Recipe, *, overrides: Mapping[str, str] | None = N
 def parse(plain: Mapping[str, Any], *, overrides: Mapping[str, str] | None = None) -> Recipe:
     """A recipe from plain data, checked whole; see `read`."""
     for key, text in (overrides or {}).items():
-        plain = _set(plain, key.split("."), toml_value(key, text), key)
+        plain = with_value(plain, key, toml_value(key, text))
     try:
         return _ordered(Recipe.model_validate(plain))
     except ValidationError as error:
-        raise RecipeError("; ".join(_problems(error, "", known=Recipe.model_fields))) from error
+        raise RecipeError("; ".join(mistakes(error, "", known=Recipe.model_fields))) from error
 
 
 def toml_value(key: str, text: str) -> Any:
@@ -243,6 +243,23 @@ def toml_value(key: str, text: str) -> Any:
         if any(c in text for c in "[]{}\"'=\n"):
             raise RecipeError(f"--set {key}: {text!r} is no TOML value") from None
         return text  # a bare word is a string
+
+
+def with_value(plain: Any, key: str, value: Any) -> Any:
+    """Plain data with one value changed.
+
+    Args:
+        plain: left untouched.
+        key: dotted; places of a list are numbers from 0.
+        value: plain data.
+
+    Raises:
+        RecipeError: the key leads nowhere.
+
+    >>> with_value({"step": [{"train": {"epochs": 3}}]}, "step.0.train.epochs", 5)
+    {'step': [{'train': {'epochs': 5}}]}
+    """
+    return _set(plain, key.split("."), value, key)
 
 
 def _set(node: Any, path: list[str], value: Any, key: str) -> Any:

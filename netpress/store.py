@@ -185,6 +185,15 @@ def recode(source: str | Path, path: str | Path, *, codec: Codec) -> int:
     return path.stat().st_size
 
 
+def recoded_bytes(press: Path, *, codec: Codec) -> int:
+    """Bytes that a file would have if only one coder were allowed; the file stays."""
+    path = press.with_name(f".coded-{codec}.tmp")
+    try:
+        return recode(press, path, codec=codec)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def load(path: str | Path, *, into: nn.Module | None = None) -> Candidate:
     """Read a candidate.
 

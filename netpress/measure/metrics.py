@@ -20,6 +20,8 @@ from netpress.rounding import grids
 from netpress.store import Saved
 from netpress.train.evaluate import evaluate
 
+FLOAT_BYTES = 4
+
 
 def metrics(
     candidate: Candidate, saved: Saved, *, validation: Images, test: Images, device: torch.device | str = "cpu"
@@ -34,8 +36,8 @@ def metrics(
         device: where accuracy is measured.
 
     Returns:
-        `params nonzero macs activation_floats file_bytes top1 top5 loss` (accuracies are fractions, on `split`),
-        `validation: {top1, top5, loss}` and `layers`: one row per tensor that carries weights.
+        `params nonzero macs activation_floats peak_activation_bytes file_bytes top1 top5 loss` (accuracies are
+        fractions, on `split`), `validation: {top1, top5, loss}` and `layers`: one row per tensor that carries weights.
     """
     counted = cost(candidate.net, candidate.inputs.shape)
     return {
@@ -43,6 +45,7 @@ def metrics(
         "nonzero": counted.nonzero,
         "macs": counted.macs,
         "activation_floats": counted.activation_floats,
+        "peak_activation_bytes": FLOAT_BYTES * counted.peak_activation_floats,
         "file_bytes": saved.file_bytes,
         "overhead_bytes": saved.overhead_bytes,
         "split": "test",

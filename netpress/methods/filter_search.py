@@ -1,4 +1,4 @@
-"""How filter pruning is searched: a share of the filters for every group of channels, and what the network costs then."""
+"""How filter pruning is searched: a share of the filters for every group of channels, and what that costs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _kind(net: nn.Module, group: Group) -> str:
 
 
 def _kept(coupling: Coupling, groups: Sequence[Group], amounts: Amounts, *, round_to: int, floor: float) -> Flags:
-    """As many members of each group as `filter_prune` with `keep` leaves; which they are does not matter for a count."""
+    """As many members of each group as `filter_prune` with `keep` leaves; which they are does not matter here."""
     ranks = {g.name: np.arange(len(g), dtype=np.float64) for g in groups}
     scores = Scores(ranks, ranks)
     each = [b for g in groups for b in bundles(g, scores, round_to=round_to, floor=floor)]

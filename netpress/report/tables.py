@@ -19,6 +19,7 @@ _LIMITS = {
     "max_params": ("Parameters that are not zero, at most", "the file"),
     "max_macs": ("Multiply-adds, at most", "the network"),
     "max_latency": ("Time per image, at most", "the timing below"),
+    "max_activation_memory": ("Activations held at the same time, at most", "the network"),
 }
 
 
@@ -270,7 +271,7 @@ def _amount(name: str, value: float) -> str:
             return f"{value:.2f}\u00a0points"
         case "min_top1":
             return words.percent(value / 100)
-        case "max_size":
+        case "max_size" | "max_activation_memory":
             return f"{words.count(value)}\u00a0bytes"
         case "max_latency":
             return words.milliseconds(value)

@@ -12,8 +12,8 @@ from torch import nn
 
 from netpress import measure, zoo
 from netpress.measure.effective import Effective, effective
+from netpress.measure.metrics import FLOAT_BYTES
 
-FLOAT_BYTES = 4
 UNITS = ("parameters", "weights", "activations", "operations", "bytes", "bits", "times", "share")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from netpress import methods
 from netpress.candidate import Candidate, Context
 from netpress.errors import RecipeError
-from netpress.methods.searching import Estimate, Knob, Searchable, Searched
+from netpress.methods.searching import Estimate, Knob, Searched
 from netpress.search.goal import Costs
 from netpress.search.space import Dimension, Policy, Space
 
@@ -67,16 +67,16 @@ def draw_space(
     Raises:
         RecipeError: a method declares nothing that could be searched, or none has anything to decide here.
     """
-    searched, dimensions = {}, []
+    searched: dict[str, Searched] = {}
+    dimensions: list[Dimension] = []
     for name in names:
         method = methods.find(name)
-        if not isinstance(method, Searchable):
-            known = sorted(n for n, kind in methods.available().items() if isinstance(kind, Searchable))
+        if not hasattr(method, "searched"):
+            known = sorted(n for n, kind in methods.available().items() if hasattr(kind, "searched"))
             raise RecipeError(f"method {name!r} declares no amounts to search; expected some of {', '.join(known)}")
         found = method.searched(candidate, context, settings.get(name, {}))
         searched[name] = found
-        for knobs in grouped(found.knobs, groups):
-            dimensions.append(_dimension(name, knobs))
+        dimensions += [_dimension(name, knobs) for knobs in grouped(found.knobs, groups)]
     if not dimensions:
         raise RecipeError(f"nothing to search: {', '.join(names)} can change no layer of {candidate.arch.name}")
     return Drawn(Space(tuple(dimensions)), searched, before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Costs = Mapping[str, float]
-"""By name: `file_bytes params nonzero macs activation_bytes latency_ms`, as far as they are known."""
+"""By name: `file_bytes params nonzero macs peak_activation_bytes latency_ms`, as far as they are known."""
 State = Literal["running", "complete", "halved", "failed"]
 
 
@@ -62,7 +62,7 @@ class Goal:
     def load(self, costs: Costs) -> float:
         """How full the budget is: the largest cost as a share of its limit; without limits, of the baseline's."""
         if self.limits:
-            return max(costs[name] / limit for name, limit in self.limits.items())
+            return max(costs[name] / limit for name, limit in self.limits.items() if name in costs)
         return costs[self.unit] / self.baseline[self.unit]
 
     def missing(self, top1: float, costs: Costs) -> float:
