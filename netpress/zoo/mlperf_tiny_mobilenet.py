@@ -10,10 +10,10 @@ from collections import OrderedDict
 from torch import nn
 
 from netpress.errors import ModelError
+from netpress.space import Choice
 from netpress.zoo.checks import check_image, check_number
 from netpress.zoo.convolutions import keras_conv
 from netpress.zoo.mobilenet_v1 import BLOCKS, STEM
-from netpress.space import Choice
 from netpress.zoo.variant import Variant
 
 SPACE = {"width": Choice((0.25, 0.5, 0.75, 1.0))}

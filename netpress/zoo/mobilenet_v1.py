@@ -8,9 +8,9 @@ from collections import OrderedDict
 from torch import nn
 
 from netpress.errors import ModelError
+from netpress.space import Choice
 from netpress.zoo.checks import check_choice, check_image, check_number
 from netpress.zoo.convolutions import conv_norm, mobile_separable
-from netpress.space import Choice
 from netpress.zoo.variant import Variant
 
 STEM = 32

@@ -7,9 +7,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from netpress.space import Choice
 from netpress.zoo.checks import check_choice, check_image, check_number
 from netpress.zoo.convolutions import conv_norm
-from netpress.space import Choice
 from netpress.zoo.variant import Variant
 
 STEM, HEAD = 32, 1280

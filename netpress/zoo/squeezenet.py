@@ -17,9 +17,9 @@ from typing import Any
 from torch import nn
 
 from netpress.errors import ModelError
+from netpress.space import Choice, Span
 from netpress.zoo.blocks import Fire, he_uniform
 from netpress.zoo.checks import check_choice, check_count, check_counts, check_image, check_number
-from netpress.space import Choice, Span
 from netpress.zoo.variant import Variant
 
 _MODULES = 8
