@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +28,21 @@ class Toy:
     noise: float = 0.003
     levels: int = 9
 
-    @property
+    @functools.cached_property
     def space(self) -> Space:
         values = tuple(np.linspace(0.1, 1.0, self.levels).round(4).tolist())
         return Space(tuple(Dimension(f"m:l{i}", values, "m", (f"l{i}",)) for i in range(self.dims)))
 
-    def draws(self) -> tuple[np.ndarray, np.ndarray]:
+    @functools.cached_property
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sensitivities and costs of the layers."""
         draws = np.random.default_rng([self.seed, self.dims])
         weights = np.exp(draws.normal(0, 1.2, self.dims))
         return weights / weights.sum(), draws.dirichlet(np.ones(self.dims))
 
     def foresee(self, policy: Policy) -> dict[str, float]:
         x = np.array(list(policy.values()), float)
-        _, costs = self.draws()
+        _, costs = self.parts
         before = np.concatenate([[1.0], x[:-1]])  # channels that come in
         return {
             "params": float(1e5 * costs @ x),
@@ -49,7 +52,7 @@ class Toy:
 
     def top1(self, policy: Policy, draw: int) -> float:
         x = np.array(list(policy.values()), float)
-        weights, _ = self.draws()
+        weights, _ = self.parts
         removed = 1 - x
         if self.kind == "squares":
             kept = 1 - weights @ removed**2
