@@ -20,7 +20,8 @@ from netpress.errors import BudgetError
 class Fake:
     """Adds random numbers, and notes in a folder that it began.
 
-    A policy may name `x` (what it computes with), `sleep` (seconds), `fail`, `die` (how many times it kills itself).
+    A policy may name `x` (what it computes with), `sleep` (seconds), `fail`, `die` (how many times it kills itself),
+    `pad` (numbers by which its state is longer).
     """
 
     folder: str
@@ -40,7 +41,8 @@ class Fake:
             time.sleep(0.02)
         draws = np.random.default_rng([policy["x"], rung]).standard_normal(1000)
         total = float(draws.sum()) + (float(np.frombuffer(state)[0]) if state else 0.0)
-        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS")}, np.array([total]).tobytes()
+        made = np.array([total, *[0.0] * policy.get("pad", 0)]).tobytes()
+        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS")}, made
 
 
 class Unpicklable(Fake):

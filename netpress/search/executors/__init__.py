@@ -16,10 +16,15 @@ NAMES = ("inline", "local", "ray", "ray://HOST:PORT")
 class Work(Protocol):
     """What every worker holds: network, data, settings; sent to each once. It can be pickled between processes."""
 
-    threads: int
-    """Threads that one task may use; a worker sets torch to them before its first task."""
-    device: str
-    """`cpu`, or `cuda`: then a task takes a GPU."""
+    @property
+    def threads(self) -> int:
+        """Threads that one task may use; whoever runs it sets torch to them."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or `cuda`: then a task takes a GPU."""
+        ...
 
     def run(self, policy: Policy, rung: int, state: bytes) -> tuple[dict[str, Any], bytes]:
         """One rung of one trial: a function of its arguments alone.
