@@ -22,6 +22,7 @@ learnt meanwhile. Trials still running count as if they had lost what was believ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -68,7 +69,7 @@ class _Walk:
     top1: float
     step: float
     rates: dict[str, float] = field(default_factory=dict)
-    rejected: dict[Key, tuple[float, dict[str, Value]]] = field(default_factory=dict)
+    rejected: dict[Key, tuple[float, float, dict[str, Value]]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, question: Question) -> _Walk:
@@ -117,12 +118,12 @@ class _Walk:
     def learn(self, policy: dict[str, Value]) -> None:
         """Take in what a trial of the walk came to: new rates, and whether the walk goes there."""
         names = [name for name, value in policy.items() if value != self.at[name]]
-        saved = max(self.foresight.load(self.at) - self.foresight.load(policy), SMALL)
+        saved = self.foresight.load(self.at) - self.foresight.load(policy)
         probe = any(name not in self.rates for name in names)
         believed = max((self.rates.get(name, 0.0) for name in names), default=0.0)
         told = self.tried[key(self.foresight.question, policy)]
-        top1 = told if told is not None else self.top1 - believed * saved
-        rate = (self.top1 - top1) / saved
+        top1 = told if told is not None else self.top1 - believed * max(saved, SMALL)
+        rate = (self.top1 - top1) / saved if saved > SMALL else math.inf
         for name in names:
             self.rates[name] = rate
         if probe:
@@ -130,11 +131,9 @@ class _Walk:
         place = key(self.foresight.question, policy)
         others = [self.rates[d.name] for d in self.free if d.name not in names]
         again = place in self.rejected
-        self.rejected[place] = (rate, policy)
+        self.rejected[place] = (rate, top1, policy)
         if again:
-            rate, policy = min(self.rejected.values(), key=lambda found: found[0])
+            _, top1, policy = min(self.rejected.values(), key=lambda found: found[0])
         elif others and rate > PATIENCE * max(min(others), 0.0) + SMALL:
             return
-        told = self.tried[key(self.foresight.question, policy)]
-        self.top1 = told if told is not None else top1
-        self.at, self.rejected = policy, {}
+        self.at, self.top1, self.rejected = policy, top1, {}
