@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from netpress.search.goal import Row
 from netpress.search.sampler import Question
 from netpress.search.samplers.perceptrons import FREE, RISING, Ensemble, fit
-from netpress.search.samplers.repair import Foresight, Point, key, load, measured
+from netpress.search.samplers.repair import Foresight, Point, load, measured
 from netpress.search.samplers.uniform import van_der_corput
 from netpress.search.samplers.volume import gains
 from netpress.search.space import Policy
@@ -123,8 +123,7 @@ class Judge:
     def __call__(self, points: Points) -> NDArray[np.float64]:
         """Of each point."""
         question = self.foresight.question
-        places = np.array([question.space.point(question.space.policy(p)) for p in points])
-        answers = self.forward(removed(places))[:, :, 0]
+        answers = self.forward(removed(self.foresight.snapped(points)))[:, :, 0]
         top1 = self.baseline * (answers.mean(0) if self.member is None else answers[self.member])
         loads = np.array([self.foresight.load_at(p) for p in points])
         scores = np.array([self._score(a, b) for a, b in zip(top1.tolist(), loads.tolist(), strict=True)])
@@ -146,14 +145,13 @@ class Judge:
 
     def news(self, points: Points) -> Points:
         """Those whose policies differ from each other and from all trials so far; all where none does."""
-        question = self.foresight.question
-        seen = {key(question, row.policy) for row in question.rows}
+        space = self.foresight.question.space
+        seen = {space.point(row.policy).tobytes() for row in self.foresight.question.rows}
         kept = []
-        for point in points:
-            place = key(question, question.space.policy(point))
-            if place not in seen:
-                seen.add(place)
-                kept.append(point)
+        for place in self.foresight.snapped(points):
+            if place.tobytes() not in seen:
+                seen.add(place.tobytes())
+                kept.append(place)
         return np.array(kept) if kept else points
 
 

@@ -75,12 +75,12 @@ class Foresight:
     Attributes:
         question: whose space, goal and costs.
         factors: that costs are corrected by; see `corrections`. Without them no row matters.
-        known: loads by policy.
+        known: loads by the places of a policy's values.
     """
 
     question: Question
     factors: Mapping[str, float] = field(default_factory=dict)
-    known: dict[Key, float] = field(default_factory=dict)
+    known: dict[bytes, float] = field(default_factory=dict)
 
     @classmethod
     def taught(cls, question: Question) -> Foresight:
@@ -100,18 +100,24 @@ class Foresight:
         }
         return cls(question, factors)
 
+    def snapped(self, points: Point) -> Point:
+        """Points (..., D) moved to the policies nearest to them, as `Space.policy` has it."""
+        tops = np.array([len(dimension.values) - 1 for dimension in self.question.space], np.float64)
+        snapped: Point = np.rint(np.clip(points, 0.0, 1.0) * tops) / np.maximum(tops, 1)
+        return snapped
+
     def load(self, policy: Policy) -> float:
         """The foreseen load of a policy."""
-        place = key(self.question, policy)
-        if place not in self.known:
-            goal = self.question.goal
-            costs = guessed(goal, self.question.foresee(policy))
-            self.known[place] = load(goal, {name: cost * self.factors.get(name, 1.0) for name, cost in costs.items()})
-        return self.known[place]
+        return self.load_at(self.question.space.point(policy))
 
     def load_at(self, point: Point) -> float:
         """The foreseen load of the policy nearest to a point."""
-        return self.load(self.question.space.policy(point))
+        place = self.snapped(point).tobytes()
+        if place not in self.known:
+            goal = self.question.goal
+            costs = guessed(goal, self.question.foresee(self.question.space.policy(point)))
+            self.known[place] = load(goal, {name: cost * self.factors.get(name, 1.0) for name, cost in costs.items()})
+        return self.known[place]
 
     def shifted(self, point: Point, most: float) -> Point:
         """The point moved up or down by one amount in all coordinates until its load is as near below `most` as can be.
