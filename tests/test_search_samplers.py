@@ -68,9 +68,10 @@ def test_a_search_that_was_interrupted_proposes_what_an_undisturbed_one_does(nam
 
 @pytest.mark.parametrize("name", [n for n in ALL if n not in ("uniform", "greedy", "paper-mlp")])
 def test_another_seed_proposes_otherwise(name, runs):
-    rows = runs(name, "limited")
-    asked = [question(TOY, GOALS["limited"], rows, TRIALS, seed=seed) for seed in (3, 4)]
-    assert made(name).propose(asked[0]) != made(name).propose(asked[1])
+    """Midway: at the end, samplers may well agree on the best."""
+    rows = runs(name, "limited")[:6]
+    asked = [question(TOY, GOALS["limited"], rows, TRIALS, seed=seed) for seed in (3, 4, 5)]
+    assert len({tuple(made(name).propose(one).values()) for one in asked}) > 1
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if n != "greedy"])  # its probes begin at the whole network
