@@ -42,7 +42,6 @@ class Training:
         from torch import nn
         from torch.nn.functional import cross_entropy
 
-        torch.set_num_threads(self.threads)  # PyTorch may have come in with this very trial
         torch.manual_seed(policy["seed"])
         layers: list[nn.Module] = []
         for inputs, outputs in ((3, 16), (16, 32), (32, 32)):

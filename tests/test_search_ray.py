@@ -181,8 +181,11 @@ def lose_a_node(address: str, cluster, folder: Path) -> None:
         cluster.remove_node(node, allow_graceful=False)
         found = [executor.wait(), executor.wait()]
         rest = ends(executor, [Task(n, {"x": n}) for n in (2, 3)])
+        executor.submit(Task(4, {"x": 4, "sleep": 60}))
+        (running,) = until(lambda: starts(folder, "4-0"))
     finally:
         executor.close()
+    until(lambda: not alive(running))
     assert sorted(done.task.number for done in found) == [0, 1]
     assert [done.error for done in (*found, *rest.values())] == [""] * 4
     assert sorted(len(starts(folder, f"{n}-1")) for n in (0, 1)) == [1, 2]
