@@ -21,7 +21,7 @@ BASELINE = {
     "params": 431_080,
     "nonzero": 431_080,
     "macs": 2_293_000,
-    "activation_bytes": 46_080,
+    "peak_activation_bytes": 46_080,
     "latency_ms": 0.081,
 }
 LIMITS = {"file_bytes": 60_000.0, "macs": 1_375_800.0}
@@ -340,6 +340,7 @@ def without(name):
         (damage(verdict="perhaps"), "'verdict' is 'perhaps'"),
         (damage(baseline={"top1": 0.5}), "'baseline' lacks file_bytes, params, macs"),
         (damage(finals=[{"trial": 1}]), "one of 'finals' lacks"),
+        (damage(dimensions=[{"name": "a", "values": []}]), "'values' is empty"),
         (damage(machine=3), "'machine' is a int"),
         (without("goal"), "'goal' is a NoneType"),
     ],
@@ -365,5 +366,5 @@ def test_policies_in_words_name_what_is_done_and_count_the_rest(tmp_path):
     craft(tmp_path)
     dims = read_search(tmp_path).dimensions
     policy = {one.name: one.values[-1] for one in dims} | {"filter_prune:fc1": 0.1, "weight_share:conv2": 4}
-    told = search_words.policy(policy, dims)
+    told = search_words.policy(policy, dims).replace("\u00a0", " ")
     assert told == "filter prune: fc1 0.1; weight share: conv2 4; 6 of 8 left as they were"

@@ -142,7 +142,8 @@ def _final(final: Final, value: float, name: str) -> _Spot:
     met = "budget met" if final.met else "budget missed"
     top1 = final.facts["validation_top1"]
     words_ = [f"trial {final.trial}, retrained in full: {met}", f"top-1 {words.percent(top1)} on validation"]
-    return value, error(top1), "<br>".join([*words_, search_words.cost(name, value)])
+    told = f"{search_words.cost(name, value)} {_UNITS.get(name, name)}".rstrip()
+    return value, error(top1), "<br>".join([*words_, told])
 
 
 def _limits(figure: go.Figure, search: Search, name: str, sizes: Sequence[float]) -> None:

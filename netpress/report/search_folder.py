@@ -14,7 +14,7 @@ from netpress.run_folder import read_json
 SCHEMA = 1
 STATES = ("complete", "halved", "failed", "running")
 VERDICTS = ("met", "missed", "unfinished")
-COSTS = ("file_bytes", "macs", "nonzero", "params", "activation_bytes", "latency_ms")
+COSTS = ("file_bytes", "macs", "nonzero", "params", "peak_activation_bytes", "latency_ms")
 _T = TypeVar("_T")
 _INSIDE = 1e-9
 _FINAL = ("trial", "validation_top1", "top1", "file_bytes", "macs", "nonzero")
@@ -204,6 +204,7 @@ def _whole(facts: Mapping[str, Any], name: str) -> int:
 def _search(path: Path, facts: Mapping[str, Any]) -> Search:
     baseline, goal = _part(facts, "baseline", dict), _part(facts, "goal", dict)
     lacking = [name for name in ("top1", "file_bytes", "params", "macs") if number(baseline.get(name)) is None]
+    lacking += [] if lacking or baseline["params"] > 0 else ["params"]
     if lacking:
         raise _DamagedError(f"'baseline' lacks {', '.join(lacking)}")
     if _part(facts, "verdict", str, "unfinished") not in VERDICTS:
@@ -219,7 +220,7 @@ def _search(path: Path, facts: Mapping[str, Any]) -> Search:
         {**facts, "verdict": facts.get("verdict") or "unfinished"},
         [_decided(one) for one in _objects(facts, "dimensions")],
         trials,
-        [one for one in _part(facts, "front", list, []) if one in known],
+        [one for one in _part(facts, "front", list, []) if isinstance(one, int) and one in known],
         numbers(_part(facts, "importance", dict, {})),
         finals,
         winner,
@@ -231,6 +232,8 @@ def _search(path: Path, facts: Mapping[str, Any]) -> Search:
 
 def _decided(facts: Mapping[str, Any]) -> Decided:
     values = [number(value) for value in _part(facts, "values", list)]
+    if not values:
+        raise _DamagedError("'values' is empty")
     paths = [str(path) for path in _part(facts, "paths", list, [])]
     return Decided(_part(facts, "name", str), _part(facts, "method", str, ""), values, paths)
 
@@ -272,7 +275,7 @@ def _final(facts: Mapping[str, Any]) -> Final:
     if lacking:
         raise _DamagedError(f"one of 'finals' lacks {', '.join(lacking)}")
     verdicts = _objects(facts, "budget")
-    if not all(number(verdict.get("allowed")) is not None for verdict in verdicts):
+    if not all(number(one.get("allowed")) is not None and isinstance(one.get("limit"), str) for one in verdicts):
         raise _DamagedError("a 'budget' of one of 'finals' lacks what is allowed")
     folder = _part(facts, "folder", str, "")
     return Final(_whole(facts, "trial"), folder, facts.get("met") is True, facts, verdicts)

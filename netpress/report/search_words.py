@@ -8,12 +8,13 @@ from textwrap import wrap
 from netpress.report import words
 from netpress.report.search_folder import Decided, Final, Search, Trial
 
+_SPACE = "\u00a0"
 COSTS = {
     "file_bytes": "File, bytes",
     "macs": "Multiply-adds",
     "nonzero": "Weights not zero",
     "params": "Parameters",
-    "activation_bytes": "Memory of activations, bytes",
+    "peak_activation_bytes": "Memory of activations, bytes",
     "latency_ms": "Time per image",
 }
 STATES = {
@@ -27,7 +28,7 @@ _LIMITS = {
     "macs": "Multiply-adds, at most",
     "nonzero": "Weights not zero, at most",
     "params": "Parameters, at most",
-    "activation_bytes": "Memory of activations, at most",
+    "peak_activation_bytes": "Memory of activations, at most",
     "latency_ms": "Time per image, at most",
 }
 _MOST_WIDE, _MOST_LINES = 44, 5
@@ -77,7 +78,7 @@ def policy(values: Mapping[str, float | None], dimensions: Sequence[Decided]) ->
     """A policy in words, by method; what it leaves as it was is only counted.
 
     >>> both = [Decided(f"rank:{n}", "rank", (0.5, 1.0), (n,)) for n in "ab"]
-    >>> policy({"rank:a": 0.5, "rank:b": 1.0}, both), policy({"rank:a": 1.0, "rank:b": 1.0}, both)
+    >>> policy({"rank:a": 0.5, "rank:b": 1.0}, both).replace("\\u00a0", " "), policy({"rank:a": 1.0}, both)
     ('rank: a 0.5; 1 of 2 left as it was', 'nothing is compressed')
     """
     done: dict[str, list[str]] = {}
@@ -90,7 +91,7 @@ def policy(values: Mapping[str, float | None], dimensions: Sequence[Decided]) ->
             kept += 1
         else:
             place = one.name.removeprefix(f"{one.method}:")
-            done.setdefault(one.method.replace("_", " "), []).append(f"{place} {amount(value)}")
+            done.setdefault(one.method.replace("_", " "), []).append(f"{place}{_SPACE}{amount(value)}")
     if not done:
         return "nothing is compressed"
     parts = [f"{method}: {', '.join(places)}" for method, places in done.items()]
