@@ -44,7 +44,7 @@ class Mlp:
     startup: int | None = None
     members: int = 8
     candidates: int = 96
-    floor: float = 0.5
+    floor: float = 0.0
 
     def propose(self, question: Question) -> Policy:
         """A policy of the design, then the best candidate."""
