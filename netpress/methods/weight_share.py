@@ -72,7 +72,8 @@ class WeightShare:
             parts = {}
             for target in found:
                 if (bits := amounts.get(target.kind)) is not None:
-                    part, table = before.parts[target.name], 4.0 * 2 ** int(bits)
+                    part = before.parts[target.name]
+                    table = 4.0 * min(2 ** int(bits), part.entries * part.density)
                     parts[target.name] = replace(part, bits=shared_bits(int(bits)), table=table)
             return before.changed(parts)
 
