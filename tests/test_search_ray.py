@@ -16,7 +16,7 @@ import pytest
 from executor_work import Fake, Unmakeable, Unpicklable, alive, starts, until
 from test_search_executors import TESTS, begun, ends, script, two_rungs
 
-from netpress.errors import ModelError, RecipeError
+from netpress.errors import ModelError, NetpressError, RecipeError
 from netpress.search.executors import Task, open_executor
 from netpress.search.executors.inline import Inline
 
@@ -218,3 +218,16 @@ def test_the_wrong_port_of_a_cluster_is_refused(cluster, tmp_path):
         words, seconds = refused(address, tmp_path)
         assert "ray:// takes the client port" in words
         assert seconds < 20
+
+
+@pytest.mark.slow
+def test_a_head_that_is_lost_ends_the_search_in_one_line(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "2")  # seconds that the client tries again, 30 otherwise
+    executor = open_executor(cluster.client, Fake(str(tmp_path)), workers=1)
+    executor.submit(Task(0, {"x": 0, "sleep": 60}))
+    until(lambda: starts(tmp_path, "0-0"))
+    cluster.remove_node(cluster.head_node, allow_graceful=False)
+    with pytest.raises(NetpressError, match="was lost; the same command goes on from here"):
+        executor.wait()
+    executor.close()
+    assert not ray.is_initialized()

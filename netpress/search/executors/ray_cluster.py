@@ -79,27 +79,33 @@ class Ray:
         try:
             ended, _ = self._ray.wait(list(self._flight), num_returns=1)
             task, state = self._flight.pop(ended[0])
-            return Done(task, state=state, **self._ray.get(ended[0]))
+            return self._done(task, ended[0], state)
         except ConnectionError as error:
             words = f"the connection to the Ray cluster at {self._address} was lost; the same command goes on from here"
             raise NetpressError(words) from error
-        except self._lost() as error:
-            words = f"the worker was lost {LOSSES} times ({type(error).__name__})"
-            return Done(task, {}, error=words)
-        except Exception as error:  # noqa: BLE001  (what Ray raises for one task: it is that task's error)
-            return Done(task, {}, error=line(_cause(error)))
 
     def close(self) -> None:
         """Cancel what runs; stop the Ray that was started here, or leave the cluster."""
-        if not self._ray.is_initialized():
-            return
-        for found in self._flight:
-            with suppress(Exception):
-                self._ray.cancel(found, force=True)
+        if self._ray.is_initialized():
+            for found in self._flight:
+                with suppress(Exception):
+                    self._ray.cancel(found, force=True)
+            if self._ours:
+                self._ray.shutdown()
         self._flight.clear()
         if self._ours:
-            self._ray.shutdown()
             self._talk(allowed=True)
+
+    def _done(self, task: Task, found: Any, state: Any) -> Done:
+        """What a task that ended gave; what Ray raises for one task is that task's error."""
+        try:
+            return Done(task, state=state, **self._ray.get(found))
+        except ConnectionError:
+            raise
+        except self._lost() as error:
+            return Done(task, {}, error=f"the worker was lost {LOSSES} times ({type(error).__name__})")
+        except Exception as error:  # noqa: BLE001  (the search goes on)
+            return Done(task, {}, error=line(_cause(error)))
 
     def _talk(self, *, allowed: bool) -> None:
         """Whether Ray prints to our standard output that workers were lost; there is no public switch for that."""
