@@ -2,8 +2,8 @@
 
 Two ensembles are trained on the trials so far for each proposal. The *inverse* one is the paper's (`paper_mlp`):
 from (accuracy, load) to amounts; it suggests policies for accuracies and loads that are wanted. The *forward* one goes
-from amounts to accuracy and judges them; costs need no model, they are foreseen. What is proposed is best in the eyes
-of one member, drawn anew for each trial (Thompson): where members disagree, some member finds it worth a try.
+from amounts to accuracy and judges them; costs need no model, they are foreseen. Every other trial explores: it is the
+best in the eyes of one member, drawn anew (Thompson); where members disagree, some member finds it worth a try.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Points = NDArray[np.float64]
 class Mlp:
     """Proposes by an inverse ensemble and mutations, judges by a forward ensemble.
 
-    Trials take turns: one is the best for `Goal.score`, the next what adds most to the area that the front of accuracy
-    and load dominates; the last fifth are all for the score, and are judged by the mean of the members.
+    Trials take turns: one is the best for `Goal.score` by the mean of the members, the next what adds most, by one
+    member, to the area that the front of accuracy and load dominates. The last fifth are all for the score.
 
     Attributes:
         name: of the sampler.
@@ -70,10 +70,10 @@ class Mlp:
         shares = np.array([row.top1 for row in rows] + [baseline])[:, None] / max(baseline, 1e-9)
         seed = [question.seed, question.number, 2]
         forward = fit(RISING, removed(np.array(points)), shares, members=self.members, seed=seed, steps=500)
-        late = question.number >= question.trials * 4 // 5
-        member = None if late else int(np.random.default_rng(seed).integers(self.members))
-        for_score = late or question.number % 2 == 0
-        return Judge(foresight, forward, baseline, member, None if for_score else self.floor * baseline)
+        if question.number >= question.trials * 4 // 5 or question.number % 2 == 0:
+            return Judge(foresight, forward, baseline, member=None, floor=None)
+        member = int(np.random.default_rng(seed).integers(self.members))
+        return Judge(foresight, forward, baseline, member, self.floor * baseline)
 
     def _candidates(self, foresight: Foresight, rows: Sequence[Row], draws: np.random.Generator) -> Points:
         """A third each: of the inverse ensemble, mutations of the best and of the front, and drawn at random."""
