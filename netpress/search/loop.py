@@ -164,7 +164,7 @@ class Loop:
         better = sum(self.goal.score(other.top1, other.costs) < mine for other in others)
         if better < math.ceil(self.plan.promote * (len(others) + 1)):
             return False
-        return row.number not in [each.number for each in self.goal.front([*others, row])]
+        return row.number not in [each.number for each in self.goal.front([*others, replace(row, state="halved")])]
 
 
 def _unseen(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -27,6 +28,7 @@ NAME = "netpress"
 LOST_AFTER_S = 3600
 """A trial on another machine that gave no sign of life for so long is taken for lost."""
 _WAIT_S, _POLL_S = 20.0, 0.05
+_NEIGHBOURS = 40
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "halved",
@@ -171,11 +173,14 @@ class Study:
         self._settled(number)
         tried = [one for one in self.tried() if one.stored < number]
         counted = [one for one in tried if not one.interrupted]
-        taken = [dict(one.row.policy) for one in counted]
+        taken = {self._key(one.row.policy) for one in counted}
         for one in tried:
-            if one.interrupted and dict(one.row.policy) not in taken:
+            if one.interrupted and self._key(one.row.policy) not in taken:
                 return one.row.policy
-        return self._new(dict(self._choose(counted)), taken, len(counted))
+        return self._new(self._choose(counted), taken, len(counted))
+
+    def _key(self, policy: Policy) -> tuple[Any, ...]:
+        return tuple(policy[dimension.name] for dimension in self.space)
 
     def _settled(self, number: int) -> None:
         """Wait until the trials before this one have their policies, so that no two can choose the same."""
@@ -186,15 +191,20 @@ class Study:
                 return
             time.sleep(_POLL_S)
 
-    def _new(self, policy: dict[str, Any], taken: list[dict[str, Any]], number: int) -> Policy:
-        """The policy, or where it was tried before, one nearby that was not."""
+    def _new(self, policy: Policy, taken: set[tuple[Any, ...]], number: int) -> Policy:
+        """The policy, or where it was tried before, one nearby that was not, or any that was not."""
         generator = np.random.default_rng((number, 1))
-        tries = 0
-        while policy in taken and len(taken) < len(self.space):
-            tries += 1
-            point = self.space.point(policy) + generator.normal(0, 0.03 * tries, len(self.space.dimensions))
-            policy = self.space.policy(point)
-        return policy
+        near = policy
+        for tries in range(1, _NEIGHBOURS):
+            if self._key(near) not in taken:
+                return near
+            near = self.space.policy(
+                self.space.point(policy) + generator.normal(0, 0.03 * tries, len(self.space.dimensions))
+            )
+        left = (each for each in itertools.product(*(d.values for d in self.space)) if each not in taken)
+        found = next(left, None)  # none: everything was tried
+        names = [dimension.name for dimension in self.space]
+        return policy if found is None else dict(zip(names, found, strict=True))
 
 
 class _Chosen(BaseSampler):
