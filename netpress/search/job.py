@@ -18,7 +18,7 @@ from netpress.candidate import Context
 from netpress.data import Data
 from netpress.data.batches import normalise
 from netpress.errors import BudgetError, NetpressError, RecipeError
-from netpress.job import Run, run
+from netpress.job import Run, beginning, run
 from netpress.measure.metrics import machine
 from netpress.methods.searching import estimate
 from netpress.opening import Options
@@ -239,6 +239,10 @@ class _Search:
         self.options = replace(options, fresh=False)
         self.plan = planned(asked.data_name, asked.budget, how.plan, precision=options.precision)
         self.sampler = sampler(self.plan.sampler)
+        recipe = Recipe(network=asked.network, data=DataSpec(name=asked.data_name), baseline=self.plan.baseline)
+        beginning(
+            recipe, net=asked.module, data=asked.data, options=options
+        )  # says what is wrong, before the folder is
         known = "own" if asked.network is None else asked.network.name
         folders.claim(out, {"network": f"search of {known}", "data": asked.data_name}, fresh=options.fresh)
 
