@@ -99,7 +99,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "executor": (
         ("--executor",),
-        {"default": "inline", "help": "where trials run: inline, local, ray, or ray://HOST:PORT of a cluster"},
+        {"help": "where trials run: inline (for several workers local), local, ray, or ray://HOST:PORT of a cluster"},
     ),
     "workers": (("--workers",), {"type": int, "default": 1, "metavar": "N", "help": "trials at the same time (1)"}),
     "storage": (("--storage",), {"metavar": "URL", "help": "a database for Optuna, in place of OUT/study.log"}),

@@ -28,7 +28,7 @@ from netpress.search import finals as last
 from netpress.search import folder as folders
 from netpress.search.clock import Clock
 from netpress.search.drawing import Drawn, draw_space
-from netpress.search.executors import open_executor
+from netpress.search.executors import check_executor, open_executor
 from netpress.search.goal import Costs, Goal, Row
 from netpress.search.loop import Loop, Watcher
 from netpress.search.plan import Plan, full_recipe, planned
@@ -105,7 +105,7 @@ class Searching:
     Attributes:
         plan: dotted keys of `Plan` -> plain values.
         minutes: for trials and full retraining; a baseline that has to be trained comes before. None: all trials.
-        executor: `inline`, `local`, `ray`, or an address of a Ray cluster.
+        executor: `inline`, `local`, `ray`, or an address of a Ray cluster; None: inline, or local for several workers.
         workers: trials at the same time.
         storage: a database that Optuna takes; None: a journal in the folder.
         command: what the report says was typed.
@@ -114,11 +114,22 @@ class Searching:
 
     plan: Mapping[str, Any] = field(default_factory=dict)
     minutes: float | None = None
-    executor: str = "inline"
+    executor: str | None = None
     workers: int = 1
     storage: str | None = None
     command: str = ""
     watch: Callable[[Goal, int], Watcher] = lambda _goal, _trials: _Nobody()
+
+    def __post_init__(self) -> None:
+        """Check what does not need the network."""
+        if self.minutes is not None and not self.minutes > 0:
+            raise RecipeError(f"minutes: got {self.minutes:g}, expected more than 0")
+        check_executor(self.where, workers=self.workers)
+
+    @property
+    def where(self) -> str:
+        """The executor's name."""
+        return self.executor or ("inline" if self.workers == 1 else "local")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -305,7 +316,7 @@ class _Search:
 
     def _try(self, setting: _Setting, foresee: Callable[[Policy], Costs]) -> None:
         """Trials, until there are enough of them or the time is up."""
-        executor = open_executor(self.how.executor, self._work(setting.baseline), workers=self.how.workers)
+        executor = open_executor(self.how.where, self._work(setting.baseline), workers=self.how.workers)
         loop = Loop(
             study=setting.study,
             sampler=self.sampler,
@@ -357,7 +368,7 @@ class _Search:
             "title": f"Search: {self.asked.title}",
             "sampler": self.plan.sampler,
             "seed": self.options.seed,
-            "executor": self.how.executor,
+            "executor": self.how.where,
             "workers": self.how.workers,
             "command": self.how.command,
             "machine": machine(self.options.device),

@@ -112,21 +112,31 @@ def open_executor(name: str, work: Work, *, workers: int) -> Executor:
         RecipeError: unknown name, a number of workers that it cannot have, no Ray, nothing answers at the address.
         ModelError: the work cannot be sent to other processes.
     """
-    if workers < 1:
-        raise RecipeError(f"workers: got {workers}, expected at least 1")
+    check_executor(name, workers=workers)
     if name == "inline":
         from netpress.search.executors.inline import Inline
 
-        if workers != 1:
-            raise RecipeError(f"workers: the executor inline has one, got {workers}; use local or ray")
         return Inline(work)
     if name == "local":
         from netpress.search.executors.local import Local
 
         return Local(work, workers=workers)
-    host, _, port = name.rpartition(":")
-    if name == "ray" or name.startswith("ray://") or (host and port.isdigit()):
-        from netpress.search.executors.ray_cluster import Ray
+    from netpress.search.executors.ray_cluster import Ray
 
-        return Ray(work, workers=workers, address=None if name == "ray" else name)
-    raise RecipeError(f"executor: unknown {name!r}; there are {', '.join(NAMES)}")
+    return Ray(work, workers=workers, address=None if name == "ray" else name)
+
+
+def check_executor(name: str, *, workers: int) -> None:
+    """Refuse what `open_executor` would, as far as it shows without starting anything.
+
+    Raises:
+        RecipeError: unknown name, or a number of workers that it cannot have.
+    """
+    if workers < 1:
+        raise RecipeError(f"workers: got {workers}, expected at least 1")
+    if name == "inline" and workers != 1:
+        raise RecipeError(f"workers: the executor inline has one, got {workers}; use local or ray")
+    host, _, port = name.rpartition(":")
+    cluster = name.startswith("ray://") or (host and port.isdigit())
+    if name not in ("inline", "local", "ray") and not cluster:
+        raise RecipeError(f"executor: unknown {name!r}; there are {', '.join(NAMES)}")
