@@ -35,7 +35,7 @@ class Plan(BaseModel):
         judged: validation images that a trial is judged on.
         rungs: epochs over the sample before a trial is judged, again and again; each rung goes on from the one before.
         promote: share of the trials that go on from a rung to the next.
-        finalists: policies that may be retrained in full until one is inside the budget.
+        finalists: policies that may be retrained in full until one is inside the budget; 0: trials only.
         train: of each step of the winner; a trial is trained in the same way, but for its epochs and images.
         values_epochs: epochs of a step that only gives values a form.
         baseline: of a network that comes without weights.
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     judged: Annotated[int, Field(ge=1)] = 5_000
     rungs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2)
     promote: Annotated[float, Field(gt=0, le=1)] = 0.5
-    finalists: Annotated[int, Field(ge=1)] = 3
+    finalists: Annotated[int, Field(ge=0)] = 3
     train: Training = Training(epochs=10, lr=1e-3, distill=0.5)
     values_epochs: Annotated[int, Field(ge=0)] = 3
     baseline: Training = Training(epochs=20, lr=1e-3, weight_decay=0.01)
