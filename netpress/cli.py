@@ -311,10 +311,12 @@ def _check(args: Args) -> int:
 
 
 def _report(args: Args) -> int:
-    """Write report.html of a run folder."""
+    """Write report.html of the folder of a run or of a search."""
     from netpress.report import write_report
+    from netpress.report.search import write_search_report
 
-    path = write_report(Path(args.folder))
+    folder = Path(args.folder)
+    path = write_search_report(folder) if (folder / "search.json").is_file() else write_report(folder)
     print(json.dumps({"report": str(path)}) if args.json else path)
     return 0
 

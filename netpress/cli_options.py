@@ -42,7 +42,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
     "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
     "file": (("file",), {"help": "a .press file"}),
-    "folder": (("folder",), {"help": "a run folder"}),
+    "folder": (("folder",), {"help": "of a run or of a search"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
     "channels": (
         ("--channels",),

@@ -9,6 +9,8 @@ from pathlib import Path
 import netpress
 from netpress import methods
 from netpress.budget import Budget
+from netpress.search.plan import Plan
+from netpress.search.samplers import names
 from netpress.train.settings import Training
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +30,11 @@ def test_every_key_of_a_recipe_is_explained():
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 
+def test_every_key_of_a_plan_and_every_sampler_is_explained():
+    page = (ROOT / "docs" / "search.md").read_text()
+    assert [key for key in (*Plan.model_fields, *names()) if f"`{key}`" not in page] == []
+
+
 def test_the_recipe_of_the_page_is_right(tmp_path):
     from netpress.recipe import read
 
@@ -41,7 +48,7 @@ def test_the_recipe_of_the_page_is_right(tmp_path):
 
 
 def test_every_public_name_has_a_text():
-    assert len(netpress.__all__) <= 14
+    assert len(netpress.__all__) <= 15
     assert [name for name in netpress.__all__ if not getattr(netpress, name).__doc__] == []
 
 
