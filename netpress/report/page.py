@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,17 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page as text."""
+    return rendered("report.html.j2", _context(run), legend=legend)
+
+
+def rendered(template: str, context: Mapping[str, Any], *, legend: Callable[..., Any]) -> str:
+    """A page of one file, plotly inside.
+
+    Args:
+        template: of this package.
+        context: what it shows; text in it is escaped.
+        legend: of a figure, as the template asks for it.
+    """
     environment = Environment(
         loader=PackageLoader("netpress.report", "."),
         autoescape=True,
@@ -61,8 +72,8 @@ def render(run: RunFolder) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"json": embedded, "legend": legend}
-    page = environment.get_template("report.html.j2")
-    return page.render(**_context(run), w=words, plotly=Markup(get_plotlyjs()))  # noqa: S704  (not from users)
+    page = environment.get_template(template)
+    return page.render(**context, w=words, plotly=Markup(get_plotlyjs()))  # noqa: S704  (not from users)
 
 
 def embedded(figure: go.Figure) -> Markup:

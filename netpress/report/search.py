@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from netpress import atomic
 from netpress.report import search_figures, search_strips, search_tables, search_words, words
 from netpress.report.figures import MOST_BARS
-from netpress.report.page import embedded
+from netpress.report.page import rendered
 from netpress.report.search_folder import COSTS, Final, Search, read_search
 
 MOST_BYTES = 5_000_000
@@ -46,16 +44,7 @@ def write_search_report(folder: Path) -> Path:
 
 def render(search: Search) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("netpress.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"json": embedded, "legend": search_figures.legend}
-    page = environment.get_template("search.html.j2")
-    return page.render(**_context(search), w=words, plotly=Markup(get_plotlyjs()))  # noqa: S704  (not from users)
+    return rendered("search.html.j2", _context(search), legend=search_figures.legend)
 
 
 def _context(search: Search) -> dict[str, Any]:
