@@ -77,9 +77,15 @@ OPERATORS: list[object] = []  # kept alive: declarations go with the object
 
 
 def collected(
-    words: str | None, results: Path, collect: Callable[[Path], dict[str, Any]]
+    words: str | None, results: Path, collect: Callable[[Path], dict[str, Any]], *, key: str | None = None
 ) -> tuple[list[dict[str, Any]], bool]:
     """Rows of the run folders that the command line names, kept in `results`; of that file where it names none.
+
+    Args:
+        words: what `--help` says.
+        results: file of JSON rows.
+        collect: the row of a run folder.
+        key: rows that are there already stay, but for those that a new one shares this value with; None: none stays.
 
     Returns:
         The rows, and whether claims are to be checked.
@@ -89,7 +95,11 @@ def collected(
     parser.add_argument("--check", action="store_true", help="exit 1 where a claim fails")
     options = parser.parse_args()
     if options.runs:
-        results.write_text(json.dumps([collect(folder) for folder in options.runs], indent=1) + "\n")
+        rows = [collect(folder) for folder in options.runs]
+        if key is not None and results.is_file():
+            new = {row[key] for row in rows}
+            rows = [row for row in json.loads(results.read_text()) if row[key] not in new] + rows
+        results.write_text(json.dumps(rows, indent=1) + "\n")
     return json.loads(results.read_text()), options.check
 
 

@@ -11,7 +11,8 @@
     netpress run benchmarks/condensenext_paper.toml $Q --out $R/paper-c8 --set step.0.cardinality=8
     python benchmarks/condense_ladder.py runs/ladder/* --check | tee docs/results/condense-ladder.txt
 
-Writes docs/results/condense-ladder.json and .svg; without run folders it prints and checks what that file holds. Stages
+Writes docs/results/condense-ladder.json and .svg, where rows of other runs stay; without run folders it prints and
+checks what that file holds. Stages
 4-4-4 and growth 8-8-8 for the paper's 14-14-14 and 8-16-32, five epochs for 200: its accuracies are not within reach.
 One seed, five epochs: differences under about a point mean nothing. A checkpoint is what stopping a training keeps, as
 the paper's 16.7 and 2.9 MB are: 4 x (2 x parameters + masks) bytes for parameters, their momentum and a number for each
@@ -186,7 +187,7 @@ def claims(by: dict[str, dict[str, Any]]) -> list[common.Claim]:
 
 def main() -> int:
     """Collect or read, print, draw, check."""
-    rows, check = common.collected(__doc__, RESULTS, collect)
+    rows, check = common.collected(__doc__, RESULTS, collect, key="run")
     by = {row["run"]: row for row in rows if row}
     RESULTS.write_text(json.dumps(list(by.values()), indent=1) + "\n")
     print("Ladder\n")
