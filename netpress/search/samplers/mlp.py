@@ -23,6 +23,8 @@ from netpress.search.samplers.volume import gains
 from netpress.search.space import Policy
 
 Points = NDArray[np.float64]
+BELOW = 0.1
+"""Where an accuracy is asked for, area counts from so much below it: full retraining gains on short retraining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Mlp:
         if question.number >= question.trials * 4 // 5 or question.number % 2 == 0:
             return Judge(foresight, forward, baseline, member=None, floor=None)
         member = int(np.random.default_rng(seed).integers(self.members))
-        return Judge(foresight, forward, baseline, member, self.floor * baseline)
+        wanted = 0.0 if question.goal.least is None else question.goal.least - BELOW
+        return Judge(foresight, forward, baseline, member, max(self.floor * baseline, wanted))
 
     def _candidates(self, foresight: Foresight, rows: Sequence[Row], draws: np.random.Generator) -> Points:
         """A third each: of the inverse ensemble, mutations of the best and of the front, and drawn at random."""
