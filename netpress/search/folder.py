@@ -7,18 +7,23 @@ recipe.toml  model.press  model.onnx        of the winner
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
 from netpress import atomic, run_folder
 from netpress.candidate import Candidate
+from netpress.errors import FileError
 from netpress.search.drawing import Drawn
 from netpress.search.goal import Goal
 from netpress.search.study import Study, Tried
 
+LOCK = ".lock"
 BASELINE, STAGE = "baseline", "00-baseline"
 _FILES = ("plan.json", "study.log", "study.log.lock", "search.json", "report.html", "recipe.toml", "model.press")
+_PATIENCE_S = 2.0
 _WINNERS = ("recipe.toml", "model.press", "model.onnx")
 
 
@@ -30,6 +35,24 @@ def claim(out: Path, identity: Mapping[str, str], *, fresh: bool) -> None:
         for name in (*_FILES, "model.onnx"):
             (out / name).unlink(missing_ok=True)
     run_folder.claim(out, identity, fresh=fresh)
+
+
+def lock(out: Path) -> FileLock:
+    """What one process at a time may hold while it writes into the folder; a killed one holds nothing."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be made a folder: {error.strerror}") from error
+    return FileLock(out / LOCK)
+
+
+def held(lock: FileLock, say: Callable[[str], None]) -> AcquireReturnProxy[Any]:
+    """The lock, held; says so where another process has it for long."""
+    try:
+        return lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        say("waiting for another process of this search to finish what it does for both")
+        return lock.acquire()
 
 
 def with_baseline(out: Path, folder: Path) -> None:

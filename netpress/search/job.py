@@ -251,15 +251,15 @@ class _Search:
         self.plan = planned(asked.data_name, asked.budget, how.plan, precision=options.precision)
         self.sampler = sampler(self.plan.sampler)
         recipe = Recipe(network=asked.network, data=DataSpec(name=asked.data_name), baseline=self.plan.baseline)
-        beginning(
-            recipe, net=asked.module, data=asked.data, options=options
-        )  # says what is wrong, before the folder is
-        known = "own" if asked.network is None else asked.network.name
-        folders.claim(out, {"network": f"search of {known}", "data": asked.data_name}, fresh=options.fresh)
+        beginning(recipe, net=asked.module, data=asked.data, options=options)  # says what is wrong, writes nothing
+        self.lock, known = folders.lock(out), "own" if asked.network is None else asked.network.name
+        with folders.held(self.lock, options.say):
+            folders.claim(out, {"network": f"search of {known}", "data": asked.data_name}, fresh=options.fresh)
 
     def run(self) -> Found:
         """All stages."""
-        baseline = self._run(Recipe(title="Baseline", baseline=self.plan.baseline), folders.BASELINE)
+        with folders.held(self.lock, self.options.say):
+            baseline = self._run(Recipe(title="Baseline", baseline=self.plan.baseline), folders.BASELINE)
         clock = Clock(self.how.minutes, self.plan, len(baseline.data.train))
         goal = goal_of(self.asked.budget, baseline.metrics["baseline"])
         drawn = self._drawn(baseline)
@@ -267,7 +267,11 @@ class _Search:
         check_reach(goal, self.asked.budget, drawn.space, foresee)
         setting = _Setting(baseline, goal, drawn, self._study(baseline, drawn, goal), clock)
         self._try(setting, foresee)
-        finals = self._finals(setting)
+        with folders.held(self.lock, self.options.say):
+            return self._close(setting, self._finals(setting))
+
+    def _close(self, setting: _Setting, finals: Sequence[last.Final]) -> Found:
+        """The winner's files and the report."""
         facts = self._write(setting, finals)
         place = facts["winner"]
         if place is not None:
@@ -296,7 +300,8 @@ class _Search:
             "space": digest(folders.dimensions(drawn))[:16],
             "way of training and judging trials": digest([self.plan.evaluation(), self.options.seed])[:16],
         }
-        atomic.write(self.out / "plan.json", json.dumps(self.plan.model_dump(mode="json"), indent=1) + "\n")
+        with folders.held(self.lock, self.options.say):
+            atomic.write(self.out / "plan.json", json.dumps(self.plan.model_dump(mode="json"), indent=1) + "\n")
         return Study(open_storage(self.how.storage, self.out), drawn.space, goal, identity)
 
     def _work(self, baseline: Run) -> Trials:
@@ -377,5 +382,6 @@ class _Search:
             **setting.facts(finals),
         }
         facts["goal"]["asked"] = self.asked.budget.limits
-        run_folder.write_json(self.out / "search.json", facts)
+        with folders.held(self.lock, self.options.say):
+            run_folder.write_json(self.out / "search.json", facts)
         return facts

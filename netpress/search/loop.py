@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from netpress.search.sampler import Question, Sampler
 from netpress.search.space import Policy, Space
 from netpress.search.study import Study, Tried
 from netpress.search.trial import plain_numbers
+
+_POLL_S = 0.5
 
 
 class Watcher(Protocol):
@@ -86,9 +89,12 @@ class Loop:
             while True:
                 while self._room():
                     self._begin()
-                if not self._running:
+                if self._running:
+                    self._hear(self.executor.wait())
+                elif self.study.alone():
                     return self.study.tried()
-                self._hear(self.executor.wait())
+                else:  # another process is at its last trial: both shall go on from the same ones
+                    time.sleep(_POLL_S)
         finally:
             self.study.give_up()
             self._running.clear()

@@ -111,6 +111,11 @@ class Study:
             if _lost(trial):
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
 
+    def alone(self) -> bool:
+        """Whether no trial runs anywhere; those whose process is gone are given out again first."""
+        self._mend()
+        return not self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
     def tried(self) -> list[Tried]:
         """All trials that have a policy, oldest first."""
         found: list[Tried] = []
