@@ -22,6 +22,7 @@ from netpress.errors import NetpressError, RecipeError
 
 if TYPE_CHECKING:
     from netpress.opening import Options
+    from netpress.recipe import Recipe
     from netpress.terminal import Terminal
 
 Args = argparse.Namespace
@@ -114,8 +115,6 @@ def _compress(args: Args) -> int:
     sized = args.recipe is None and limits.keys() - {"max_drop", "min_top1"} == {"max_size"}
     if args.recipe is None and not sized:
         return _search(args, limits or {"max_drop": "1"})
-    if args.dry_run:
-        raise RecipeError("--dry-run is for searches: leave --recipe out, and limit something else than --max-size")
     if sized:
         args.set = [f"step.0.max_size={args.max_size}", *args.set]  # trained for: it is more than a check at the end
     return _finish(args, recipe=args.recipe or "smallest", net=args.model, data=args.data)
@@ -140,7 +139,8 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
 
         return launch(args.argv, args.nproc)
     from netpress.job import run
-    from netpress.recipe import quoted
+    from netpress.opening import named
+    from netpress.recipe import quoted, read
     from netpress.terminal import Terminal
 
     overrides = _settings(args.set)
@@ -150,10 +150,20 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
     if getattr(args, "weights", None):
         overrides["network.weights"] = quoted(args.weights)
     with Terminal(quiet=args.quiet or args.json or not _speaks()) as terminal:
+        if getattr(args, "dry_run", False):
+            return _foretell(args, named(read(recipe, overrides=overrides), None, data), _options(args, terminal))
         done = run(recipe, data=data, out=args.out, options=_options(args, terminal), overrides=overrides)
     if _speaks():
         _show_verdict(args, done)
     return 0 if done.met else 1
+
+
+def _foretell(args: Args, recipe: Recipe, options: Options) -> int:
+    from netpress.search.dry_recipe import dry_recipe
+
+    outlook = dry_recipe(recipe, options=options)
+    print(json.dumps(outlook.plain()) if args.json else outlook.text())
+    return 0
 
 
 def _options(args: Args, terminal: Terminal) -> Options:

@@ -27,6 +27,7 @@ from netpress.search.plan import Plan, planned
 from netpress.search.reach import check_reach, filled, limits_of, mildest
 from netpress.train import fit
 from netpress.train.evaluate import evaluate
+from netpress.train.settings import Training
 
 UPDATES = 12
 """Updates whose time says how long training takes."""
@@ -106,7 +107,7 @@ def dry_run(asked: Asked, *, how: Searching, options: Options) -> Forecast:
     size = file_bytes(start)
     before = estimate(start, size - folders.size_of(start))
     drawn = draw_space(plan.methods or (), start, context, before, settings=plan.settings, groups=plan.groups)
-    baseline = _costs(start, size)
+    baseline = costs_of(start, size)
     goal = Goal(baseline, limits_of(asked.budget, baseline))
     foresee = filled(drawn.foresee, baseline)
     check_reach(goal, asked.budget, drawn.space, foresee)
@@ -127,27 +128,10 @@ def dry_run(asked: Asked, *, how: Searching, options: Options) -> Forecast:
     )
 
 
-def _costs(start: Candidate, size: int) -> dict[str, float]:
-    counted = cost(start.net, start.inputs.shape)
-    return {
-        "file_bytes": size,
-        "macs": counted.macs,
-        "params": counted.params,
-        "nonzero": counted.nonzero or 0,
-        "peak_activation_bytes": FLOAT_BYTES * counted.peak_activation_floats,
-    }
-
-
 def _minutes(start: Candidate, data: Data, drawn: Drawn, plan: Plan, how: Searching, *, given: bool) -> dict[str, Any]:
     """How long baseline, one trial, and full retraining take, from a few updates of the baseline."""
+    each = minutes_per_image(start, data, plan.train)
     few = data.train.select(slice(0, UPDATES * plan.train.batch))
-    context = Context(normalise(few.images[:1], data.mean, data.std), few, few, scratch=None)
-    train = plan.train.model_copy(update={"epochs": 1, "patience": 0})
-    teacher = start.net if train.taught else None
-    fit(start, train, replace(context, train=few.select(slice(0, train.batch))), teacher=teacher)  # warm up
-    began = time.perf_counter()
-    fit(start, train, context, teacher=teacher)
-    each = (time.perf_counter() - began) / len(few) / 60
     began = time.perf_counter()
     evaluate(start.net, few, start.inputs)
     looked = (time.perf_counter() - began) / len(few) / 60 * min(plan.judged, len(data.validation))
@@ -161,4 +145,28 @@ def _minutes(start: Candidate, data: Data, drawn: Drawn, plan: Plan, how: Search
         "trial_minutes": trial,
         "final_minutes": full,
         "trials": min(plan.trials, room),
+    }
+
+
+def minutes_per_image(start: Candidate, data: Data, train: Training) -> float:
+    """How long one image takes in one epoch of a training here, from a few updates; the candidate is left untouched."""
+    few = data.train.select(slice(0, UPDATES * train.batch))
+    context = Context(normalise(few.images[:1], data.mean, data.std), few, few, scratch=None)
+    plain = train.model_copy(update={"epochs": 1, "patience": 0})
+    teacher = start.net if train.taught else None
+    fit(start, plain, replace(context, train=few.select(slice(0, train.batch))), teacher=teacher)  # warm up
+    began = time.perf_counter()
+    fit(start, plain, context, teacher=teacher)
+    return (time.perf_counter() - began) / len(few) / 60
+
+
+def costs_of(candidate: Candidate, size: int) -> dict[str, float]:
+    """What a network costs, with the bytes of its file."""
+    counted = cost(candidate.net, candidate.inputs.shape)
+    return {
+        "file_bytes": size,
+        "macs": counted.macs,
+        "params": counted.params,
+        "nonzero": counted.nonzero or 0,
+        "peak_activation_bytes": FLOAT_BYTES * counted.peak_activation_floats,
     }

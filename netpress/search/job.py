@@ -28,7 +28,7 @@ from netpress.search import finals as last
 from netpress.search import folder as folders
 from netpress.search.clock import Clock
 from netpress.search.drawing import Drawn, draw_space
-from netpress.search.executors import check_executor, open_executor
+from netpress.search.executors import check_executor, open_executor, probe_executor
 from netpress.search.goal import Costs, Goal, Row
 from netpress.search.loop import Loop, Watcher
 from netpress.search.plan import Plan, full_recipe, planned
@@ -250,6 +250,7 @@ class _Search:
         self.options = replace(options, fresh=False)
         self.plan = planned(asked.data_name, asked.budget, how.plan, precision=options.precision)
         self.sampler = sampler(self.plan.sampler)
+        probe_executor(how.where)
         recipe = Recipe(network=asked.network, data=DataSpec(name=asked.data_name), baseline=self.plan.baseline)
         beginning(recipe, net=asked.module, data=asked.data, options=options)  # says what is wrong, writes nothing
         self.lock, known = folders.lock(out), "own" if asked.network is None else asked.network.name

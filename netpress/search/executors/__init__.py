@@ -126,6 +126,18 @@ def open_executor(name: str, work: Work, *, workers: int) -> Executor:
     return Ray(work, workers=workers, address=None if name == "ray" else name)
 
 
+def probe_executor(name: str) -> None:
+    """Ask whether a cluster answers, before anything is trained for it.
+
+    Raises:
+        RecipeError: Ray is not installed, or nothing answers at the address.
+    """
+    if name not in ("inline", "local", "ray"):
+        from netpress.search.executors.ray_cluster import probe
+
+        probe(name)
+
+
 def check_executor(name: str, *, workers: int) -> None:
     """Refuse what `open_executor` would, as far as it shows without starting anything.
 
