@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from netpress import atomic, crew, run_folder
+from netpress import atomic, crew, html_table, run_folder
 from netpress.budget import Budget
 from netpress.candidate import Context
 from netpress.data import Data
@@ -21,7 +21,7 @@ from netpress.errors import BudgetError, NetpressError, RecipeError
 from netpress.job import Run, beginning, run
 from netpress.measure.metrics import machine
 from netpress.methods.searching import estimate
-from netpress.opening import Options
+from netpress.opening import Options, device_of
 from netpress.recipe import DataSpec, NetworkSpec, Recipe
 from netpress.report.search import write_search_report
 from netpress.search import finals as last
@@ -150,6 +150,9 @@ class Found:
     def met(self) -> bool:
         """Whether the winner is inside the budget."""
         return self.run is not None and self.run.met
+
+    def _repr_html_(self) -> str:
+        return html_table.found_card(self.folder, self.facts)
 
 
 def search(
@@ -317,7 +320,7 @@ class _Search:
             around=baseline.metrics["baseline"]["file_bytes"] - folders.size_of(baseline.candidate),
             timed=self.asked.budget.max_latency is not None,
             threads=max(1, torch.get_num_threads() // self.how.workers),
-            device=self.options.device,
+            device=str(device_of(self.options.device)),
         )
 
     def _try(self, setting: _Setting, foresee: Callable[[Policy], Costs]) -> None:
@@ -377,7 +380,7 @@ class _Search:
             "executor": self.how.where,
             "workers": self.how.workers,
             "command": self.how.command,
-            "machine": machine(self.options.device),
+            "machine": machine(device_of(self.options.device)),
             "date": time.strftime("%Y-%m-%d"),
             "seconds": setting.clock.seconds,
             **setting.facts(finals),
