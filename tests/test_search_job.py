@@ -234,3 +234,12 @@ def test_compress_is_a_search_with_a_limit_on_time(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "search", lambda *args, **named: seen.update(named, args=args))
     compress("lenet5", "digits", budget=BUDGET, out=tmp_path)
     assert (seen["how"].minutes, seen["budget"]) == (20, BUDGET)
+
+
+def test_a_network_of_a_python_file_is_built_again_for_every_trial(tmp_path):
+    source = "from toy_nets import KINDS\n\n\ndef make():\n    return KINDS['plain']()\n"
+    (tmp_path / "mine.py").write_text(source)
+    plan = {**PLAN, "trials": 2, "baseline.epochs": 1}
+    found = search(f"{tmp_path / 'mine.py'}:make", DATA, budget=BUDGET, out=tmp_path / "out", how=Searching(plan=plan))
+    assert [row["state"] for row in found.facts["rows"] if row["state"] == "failed"] == []
+    assert found.run is not None

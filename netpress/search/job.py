@@ -255,7 +255,8 @@ class _Search:
         self.sampler = sampler(self.plan.sampler)
         probe_executor(how.where)
         recipe = Recipe(network=asked.network, data=DataSpec(name=asked.data_name), baseline=self.plan.baseline)
-        beginning(recipe, net=asked.module, data=asked.data, options=options)  # says what is wrong, writes nothing
+        start, _ = beginning(recipe, net=asked.module, data=asked.data, options=options)  # refuses, writes nothing
+        self.own = start.net if start.arch.source == "own" else None
         self.lock, known = folders.lock(out), "own" if asked.network is None else asked.network.name
         with folders.held(self.lock, options.say):
             folders.claim(out, {"network": f"search of {known}", "data": asked.data_name}, fresh=options.fresh)
@@ -312,7 +313,7 @@ class _Search:
         data, plan, seed = baseline.data, self.plan, self.options.seed
         return Trials(
             baseline=crew.packed(baseline.candidate),
-            own=self.asked.module,
+            own=self.own,
             train=sampled(data.train, plan.sample, seed=seed),
             judged=sampled(data.validation, plan.judged, seed=seed),
             plan=plan,
