@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from netpress.codec.header import Arch
-from netpress.forms import Form
+from netpress.forms import Affine, Form, Shared
+from netpress.html_table import card
 
 UNNAMED = Arch("own", "Network")
 
@@ -73,6 +74,32 @@ class Candidate:
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+    def _repr_html_(self) -> str:
+        tensors = list(self.net.named_parameters())
+        on_meta = any(tensor.is_meta for _, tensor in tensors)
+        facts = {
+            "input": self.inputs.shape or None,
+            "classes": len(self.classes) or None,
+            "parameters": sum(tensor.numel() for _, tensor in tensors),
+            "not zero": None if on_meta else sum(int(tensor.count_nonzero()) for _, tensor in tensors),
+            "structure edits": len(self.arch.edits) or None,
+            "done": ", ".join(record.method for record in self.history) or "nothing yet",
+        }
+        rows = [[name, tuple(tensor.shape), *_said(self.forms.get(name, Form()))] for name, tensor in tensors]
+        return card(f"{self.arch.source}:{self.arch.name}", facts, ["tensor", "shape", "form", "kept %"], rows)
+
+
+def _said(form: Form) -> tuple[str, float]:
+    """A form in words, and how many per cent of the entries lie inside its support."""
+    kept = 100.0 if form.support is None else 100 * float(form.support.float().mean())
+    match form.values:
+        case Shared(size=size):
+            return f"{size} shared values", kept
+        case Affine(bits=bits):
+            return f"{bits}-bit integers", kept
+        case _:
+            return form.values.name, kept
 
 
 class Images(Protocol):

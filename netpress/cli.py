@@ -13,11 +13,11 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import netpress
 from netpress import inspect as inspection
-from netpress.cli_options import BUDGET, COMMON, LAUNCHED, OPTIONS, SEARCH
+from netpress.cli_options import BUDGET, COMMON, LAUNCHED, OPTIONS, SEARCH, Help, Parser
 from netpress.errors import NetpressError, RecipeError
 
 if TYPE_CHECKING:
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from netpress.terminal import Terminal
 
 Args = argparse.Namespace
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,9 +71,11 @@ def _complain(line: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="netpress", description="Make a convolutional network small and fast, and prove it.")
+    title = "Make a convolutional network small and fast, and prove it."
+    parser = Parser(prog="netpress", description=title, formatter_class=Help)
+    parser.set_defaults(call=_welcome)
     parser.add_argument("--version", action="version", version=f"netpress {netpress.__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for name, (call, options) in _VERBS.items():
         help_text = (call.__doc__ or "").splitlines()[0]
         verb = verbs.add_parser(name, help=help_text, description=help_text)
@@ -89,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
             flags, settings = OPTIONS[option]
             verb.add_argument(*flags, **settings)
     return parser
+
+
+def _welcome(_args: Args) -> int:
+    from netpress.welcome import WELCOME
+
+    print(WELCOME)
+    return 0
 
 
 def _demo(args: Args) -> int:
@@ -154,7 +156,9 @@ def _finish(args: Args, *, recipe: str, net: str | None = None, data: str | None
             return _foretell(args, named(read(recipe, overrides=overrides), None, data), _options(args, terminal))
         done = run(recipe, data=data, out=args.out, options=_options(args, terminal), overrides=overrides)
     if _speaks():
-        _show_verdict(args, done)
+        from netpress.verdict import text
+
+        print(json.dumps({**done.metrics, "folder": str(done.folder)}) if args.json else text(done))
     return 0 if done.met else 1
 
 
@@ -185,37 +189,6 @@ def _limits(args: Args) -> dict[str, str]:
     """The limits that were given, by name."""
     names = [name.replace("-", "_") for name in BUDGET]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
-
-
-def _show_verdict(args: Args, done: Any) -> None:
-    from netpress.report.folder import read_run
-
-    numbers, final, baseline = done.metrics, done.metrics["final"], done.metrics["baseline"]
-    if args.json:
-        print(json.dumps({**numbers, "folder": str(done.folder)}))
-        return
-    rows = [
-        [
-            *(row["name"], row["file_bytes"], 4 * baseline["params"] / row["file_bytes"], row["nonzero"]),
-            *(100 * row["top1"], 100 * row["validation"]["top1"], row["seconds"]),
-        ]
-        for row in [baseline, *numbers["steps"]]
-    ]
-    print(inspection.table(rows, ["step", "bytes", "ratio", "nonzero", "top-1 %", "validation %", "seconds"]))
-    for verdict in numbers["budget"]:
-        word = "met" if verdict["met"] else "MISSED"
-        print(f"budget {verdict['limit']}: allowed {verdict['allowed']:g}, measured {verdict['measured']:g}: {word}")
-    for limit in numbers["unmeasured"]:
-        print(f"budget {limit}: could not be measured: MISSED")
-    if numbers["steps"]:
-        points = round(100 * (final["top1"] - baseline["top1"]), 2) + 0.0  # + 0.0: never "-0.00"
-        compared = f"baseline {baseline['top1']:.2%} ({points:+.2f} points)"
-        print(
-            f"{numbers['ratio']:.1f}x smaller: {4 * baseline['params']:,} -> {final['file_bytes']:,} bytes; "
-            f"top-1 {final['top1']:.2%}, "
-            + ("the baseline is the untrained network" if read_run(done.folder).untrained else compared)
-        )
-    print(f"file   {done.folder / 'model.press'}\nreport {done.folder / 'report.html'}")
 
 
 def _measure(args: Args) -> int:
@@ -346,6 +319,23 @@ def _reproduce(args: Args) -> int:
     return 0
 
 
+def _doctor(args: Args) -> int:
+    """Say what this machine has: versions, processor, data sets, what is missing and what for, what is broken."""
+    from netpress import doctor
+
+    facts = doctor.examine(args.data_root)
+    print(json.dumps(facts) if args.json else doctor.text(facts))
+    return 1 if facts["problems"] else 0
+
+
+def _completion(args: Args) -> int:
+    """Print a script that completes netpress in bash, zsh or fish; its first lines say where it goes."""
+    from netpress.completion import script
+
+    print(script(args.shell, _parser()), end="")
+    return 0
+
+
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
@@ -373,6 +363,8 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "check": (_check, ("target", "data", "data-root", "json")),
     "report": (_report, ("folder", "json")),
     "reproduce": (_reproduce, ("table", "out", "json", "quiet")),
+    "doctor": (_doctor, ("data-root", "json")),
+    "completion": (_completion, ("shell",)),
 }
 
 

@@ -1,12 +1,29 @@
-"""What the verbs of the command line take: name -> flags and argparse's settings."""
+"""What the verbs of the command line take: name -> flags and argparse's settings; and the parser that reads it."""
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+from typing import Any, NoReturn
 
 LAUNCHED = "NETPRESS_LAUNCHED"
 """Set in processes whose launcher says how the run ended, so that they do not say it too."""
 _DATA = "digits, mnist, ..., folder:PATH, shards:PATH, npz:PATH or path.py:factory"
+
+
+class Help(argparse.HelpFormatter):
+    """argparse's help, which forgets the verbs' indentation when it places the column beside them."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 14
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and stop with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -42,6 +59,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
     "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
     "file": (("file",), {"help": "a .press file"}),
+    "shell": (("shell",), {"choices": ["bash", "zsh", "fish"]}),
     "folder": (("folder",), {"help": "of a run or of a search"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
     "channels": (
@@ -77,15 +95,15 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "set-network": (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "of the network"}),
     "mean": (("--mean",), {"type": numbers, "default": (), "help": "of pixel / 255, per channel: 0.5,0.5,0.5"}),
     "std": (("--std",), {"type": numbers, "default": (), "help": "of pixel / 255, per channel: 0.2,0.2,0.2"}),
-    "max-drop": (("--max-drop",), {"help": "points of top-1 below the baseline"}),
-    "min-top1": (("--min-top1",), {"help": "per cent of top-1"}),
-    "max-size": (("--max-size",), {"help": "of the file: 20kB, 10%%"}),
-    "max-params": (("--max-params",), {"help": "parameters that are not zero: 100k, 50%%"}),
-    "max-macs": (("--max-macs",), {"help": "multiply-adds: 5M, 50%%"}),
-    "max-latency": (("--max-latency",), {"help": "per image: 5ms, 50%%"}),
+    "max-drop": (("--max-drop",), {"metavar": "LIMIT", "help": "points of top-1 below the baseline"}),
+    "min-top1": (("--min-top1",), {"metavar": "LIMIT", "help": "per cent of top-1"}),
+    "max-size": (("--max-size",), {"metavar": "LIMIT", "help": "of the file: 20kB, 10%%"}),
+    "max-params": (("--max-params",), {"metavar": "LIMIT", "help": "parameters that are not zero: 100k, 50%%"}),
+    "max-macs": (("--max-macs",), {"metavar": "LIMIT", "help": "multiply-adds: 5M, 50%%"}),
+    "max-latency": (("--max-latency",), {"metavar": "LIMIT", "help": "per image: 5ms, 50%%"}),
     "max-activation-memory": (
         ("--max-activation-memory",),
-        {"help": "most bytes of activations at the same time, one image, float32: 64kB, 50%%"},
+        {"metavar": "LIMIT", "help": "most bytes of activations at the same time, one image, float32: 64kB, 50%%"},
     ),
     "trials": (("--trials",), {"type": int, "metavar": "N", "help": "trials at most (40)"}),
     "minutes": (("--minutes",), {"type": float, "help": "for trials and full retraining, after the baseline"}),
@@ -108,8 +126,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"action": "store_true", "help": "only say what can be reached, and how soon"},
     ),
     "nproc": (("--nproc",), {"type": int, "metavar": "N", "help": "train in N processes, as torchrun does"}),
-    "seed": (("--seed",), {"type": int, "default": 0}),
-    "device": (("--device",), {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"]}),
+    "seed": (("--seed",), {"type": int, "default": 0, "metavar": "N", "help": "of all that is random (0)"}),
+    "device": (
+        ("--device",),
+        {"default": "cpu", "choices": ["cpu", "cuda", "mps", "auto"], "help": "where to train (cpu)"},
+    ),
     "precision": (
         ("--precision",),
         {"choices": ["32-true", "bf16-mixed", "16-mixed"], "help": "in place of the recipe's"},

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import netpress
-from netpress import atomic, crew, store
+from netpress import atomic, crew, html_table, store
 from netpress import run_folder as folders
 from netpress.adopt import adopt
 from netpress.arch import Named, open_network
@@ -56,6 +56,9 @@ class Run:
     def met(self) -> bool:
         """Whether every limit of the budget is kept; one that could not be measured is not."""
         return all(verdict["met"] for verdict in self.metrics["budget"]) and not self.metrics["unmeasured"]
+
+    def _repr_html_(self) -> str:
+        return html_table.run_card(self.folder, self.metrics, met=self.met)
 
 
 def run(

@@ -18,7 +18,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 LAYERS = (
     {"errors"},
-    {"atomic", "user_file", "processor", "space"},
+    {"atomic", "user_file", "processor", "space", "html_table"},
     {"codec", "gains"},
     {"runtime", "forms", "inspect", "onnx_session", "rate_distortion"},
     {"peak"},
@@ -42,6 +42,7 @@ LAYERS = (
     {"search", "reproduce"},
     # what the command line's verbs call; each verb is one function
     {"pack", "unpack", "show", "checks", "bench", "terminal", "quick", "cli_options"},
+    {"verdict", "doctor", "diff", "completion", "welcome"},
     {"launch"},
     {"cli"},
     {"__main__"},

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from netpress.errors import ModelError
+from netpress.html_table import card
 from netpress.measure.watch import Watch, watch
 from netpress.shadow import observing
 
@@ -74,6 +75,21 @@ class Cost:
     activation_floats: int
     peak_activation_floats: int
     layers: tuple[LayerCost, ...]
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "parameters": self.params,
+            "not zero": self.nonzero,
+            "multiply-adds": self.macs,
+            "operations": self.operations,
+            "peak of activations": f"{4 * self.peak_activation_floats:,} bytes, one image, float32",
+        }
+        head = ["layer", "kind", "parameters", "not zero", "multiply-adds", "output"]
+        rows = [
+            [row.path or "(itself)", row.kind, row.params, row.nonzero, row.macs, row.out_shape or None]
+            for row in self.layers
+        ]
+        return card("Cost of one image", facts, head, rows)
 
 
 def cost(net: nn.Module, shape: Sequence[int]) -> Cost:
