@@ -319,6 +319,15 @@ def _reproduce(args: Args) -> int:
     return 0
 
 
+def _diff(args: Args) -> int:
+    """Compare two .press files or two run folders: structure, forms, bytes; of runs also accuracy and recipes."""
+    from netpress import diff
+
+    facts = diff.compare(args.a, args.b)
+    print(json.dumps(facts) if args.json else diff.text(facts))
+    return 0
+
+
 def _doctor(args: Args) -> int:
     """Say what this machine has: versions, processor, data sets, what is missing and what for, what is broken."""
     from netpress import doctor
@@ -363,6 +372,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "check": (_check, ("target", "data", "data-root", "json")),
     "report": (_report, ("folder", "json")),
     "reproduce": (_reproduce, ("table", "out", "json", "quiet")),
+    "diff": (_diff, ("a", "b", "json")),
     "doctor": (_doctor, ("data-root", "json")),
     "completion": (_completion, ("shell",)),
 }

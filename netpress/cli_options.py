@@ -59,6 +59,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "threads": (("--threads",), {"type": int, "help": "threads, beside 1 (all cores)"}),
     "rounds": (("--rounds",), {"type": int, "default": 31, "help": "how often each is timed (31)"}),
     "file": (("file",), {"help": "a .press file"}),
+    "a": (("a",), {"metavar": "A", "help": "a .press file or a run folder"}),
+    "b": (("b",), {"metavar": "B", "help": "another of the same kind"}),
     "shell": (("shell",), {"choices": ["bash", "zsh", "fish"]}),
     "folder": (("folder",), {"help": "of a run or of a search"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
