@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Terminal:
-    """One bar for what is running; a line for what is done."""
+    """One bar for what is running; a line for what is done. In a file or a pipe lines only, without colours."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -23,7 +24,7 @@ class Terminal:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
         )
-        self.bars = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
+        self.bars = Progress(*columns, console=self.console, disable=quiet or not _shows_bars(self.console))
         self.task: TaskID | None = None
         self.what = ""
 
@@ -53,3 +54,8 @@ class Terminal:
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
+
+
+def _shows_bars(console: Console) -> bool:
+    """Whether bars can move: in a terminal, and in a notebook that has ipywidgets (without, rich warns every time)."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
