@@ -39,7 +39,7 @@ LAYERS = (
     {"opening", "crew"},
     {"tracking"},
     {"job"},
-    {"search", "reproduce"},
+    {"search", "reproduce", "play"},
     # what the command line's verbs call; each verb is one function
     {"pack", "unpack", "show", "checks", "bench", "terminal", "quick", "cli_options"},
     {"verdict", "doctor", "diff", "completion", "welcome"},
