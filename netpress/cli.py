@@ -124,6 +124,8 @@ def _compress(args: Args) -> int:
 
 def _search(args: Args, limits: Mapping[str, str] | None = None) -> int:
     """Find the best policy inside a budget: which filters, weights and bits go; retrained in full and judged."""
+    if args.nproc is not None:
+        raise RecipeError("--nproc is for one training; a search runs several at the same time with --workers")
     from netpress.search.verb import run_search
     from netpress.terminal import Terminal
 

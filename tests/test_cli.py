@@ -178,6 +178,7 @@ BAD = [
         "'rungs'",
     ),
     (["search", "lenet5", "--data", "digits", "--max-drop", "1", "--executor", "rai", "--out", "{tmp}/x"], 2, "inline"),
+    (["search", "lenet5", "--data", "digits", "--max-drop", "1", "--nproc", "2", "--out", "{tmp}/x"], 2, "--workers"),
     (["search", "lenet5", "--data", "digits", "--max-macs", "1%", "--out", "{tmp}/x", "--dry-run"], 1, "out of reach"),
     (
         [
