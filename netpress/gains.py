@@ -22,8 +22,8 @@ EDITS = {
         ("svd", "spatial_svd", "cp", "tucker2", "stacked", "grouped", "shuffled", "separable", "fire"), _REPLACED
     ),
     "beside": _ADDED,
-    **dict.fromkeys(("regrouped", "kernel_sums"), _CONDENSED),
-    **dict.fromkeys(("indexed", "condensed"), _ALONG),
+    **dict.fromkeys(("condensed", "regrouped", "kernel_sums"), _CONDENSED),
+    "indexed": _ALONG,
     "identity": _FOLDED,
     "scaled": _MERGED,
     "round": _ROUNDED,

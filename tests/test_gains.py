@@ -43,6 +43,7 @@ def test_every_edit_of_a_network_has_its_kind():
         ([("bias", "a"), ("identity", "n")], "folded batch norms", "1 layer"),
         ([("indexed", "n", 8), ("regrouped", "a", 4, 8), ("regrouped", "b", 4, 8)], "condensed", "2 layers"),
         ([("kernel_sums", "a", 16)], "condensed", "1 layer"),
+        ([("condensed", "a", 4, 8)], "condensed", "1 layer"),
         ([("scaled", "n", 1)], "merged batch norms", "1 layer"),
     ],
 )
