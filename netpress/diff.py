@@ -272,7 +272,8 @@ def _inputs(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
 def _edit_lines(edits: Mapping[str, Any]) -> list[str]:
     if not edits["a"] and not edits["b"]:
         return [f"structure: the same, {edits['alike'] or 'no'} edits"]
-    lines = [f"structure: the first {edits['alike']} edits are the same" if edits["alike"] else "structure"]
+    first = "edit is" if edits["alike"] == 1 else f"{edits['alike']} edits are"
+    lines = [f"structure: the first {first} the same" if edits["alike"] else "structure"]
     for side in ("a", "b"):
         lines += [f"  {side.upper()} only: {_edit(edit)}" for edit in edits[side][:MOST]]
         if len(edits[side]) > MOST:

@@ -72,6 +72,10 @@ def test_a_missed_budget_is_exit_code_1(folder, capsys):
         (["check", "demo"], "01-weight_prune"),
         (["report", "{run}"], "report.html"),
         (["reproduce", "sizes", "--out", "{tmp}/sizes"], "sizes.html"),
+        (["diff", "{run}/00-baseline/candidate.press", "{press}"], "free -> shared"),
+        (["diff", "{run}", "{run}"], "final validation top-1 %"),
+        (["doctor"], "all that is needed works"),
+        (["completion", "bash"], "complete -o bashdefault"),
     ],
 )
 def test_each_verb(folder, tmp_path, capsys, words, said):
@@ -89,6 +93,8 @@ def test_each_verb(folder, tmp_path, capsys, words, said):
         ["list"],
         ["show", "demo"],
         ["show", "lenet5"],
+        ["diff", "{press}", "{press}"],
+        ["doctor"],
     ],
 )
 def test_json_is_one_object(folder, capsys, words):
@@ -211,6 +217,16 @@ BAD = [
     (["report", "{tmp}/none"], 2, "none"),
     (["pack", "lenet5", "--weights", "{readme}", "--out", "{tmp}/a.press"], 2, "weights must be one of"),
     (["measure", "{readme}"], 2, "unknown network"),
+    (["diff", "{tmp}/none.press", "{press}"], 2, "no such file or folder"),
+    (["diff", "{press}", "{readme}"], 2, "not a .press file"),
+    (["diff", "{cut}", "{press}"], 2, "cut"),
+    (["diff", "{press}", "{newer}"], 2, "newer version"),
+    (["diff", "{tmp}", "{run}"], 2, "no run folder"),
+    (["diff", "{run}", "{press}"], 2, "name two of one kind"),
+    (["diff", "{press}"], 2, "B"),
+    (["completion", "tcsh"], 2, "invalid choice"),
+    (["completion"], 2, "shell"),
+    (["doctor", "now"], 2, "unrecognized"),
 ]
 
 
@@ -219,7 +235,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, tmp_path, capsys, word
     press = folder / "model.press"
     cut = tmp_path.parent / f"{tmp_path.name}-cut.press"
     cut.write_bytes(press.read_bytes()[:-7])
-    places = {"tmp": tmp_path, "press": press, "cut": cut, "readme": Path(__file__).parent.parent / "README.md"}
+    newer = cut.with_name(f"{tmp_path.name}-newer.press")
+    newer.write_bytes(press.read_bytes()[:8] + b"\x63" + press.read_bytes()[9:])
+    places = {"tmp": tmp_path, "press": press, "run": folder, "cut": cut, "newer": newer}
+    places["readme"] = Path(__file__).parent.parent / "README.md"
     try:
         got = main([w.format(**places) for w in words])
     except SystemExit as error:  # argparse's own complaints
