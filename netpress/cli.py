@@ -306,6 +306,14 @@ def _report(args: Args) -> int:
     return 0
 
 
+def _play(args: Args) -> int:
+    """Run a run's networks in a browser, original beside compressed, step by step; nothing leaves this machine."""
+    from netpress.play.serve import play
+
+    play(args.run, port=args.port, export_to=args.export_to, say=lambda line: print(line, flush=True))
+    return 0
+
+
 def _reproduce(args: Args) -> int:
     """Rerun a table of the papers, ours beside theirs."""
     from netpress import reproduce
@@ -373,6 +381,7 @@ _VERBS: dict[str, tuple[Callable[[Args], int], tuple[str, ...]]] = {
     "show": (_show, ("name", "channels", "input", "json")),
     "check": (_check, ("target", "data", "data-root", "json")),
     "report": (_report, ("folder", "json")),
+    "play": (_play, ("run-folder", "port", "export-to")),
     "reproduce": (_reproduce, ("table", "out", "json", "quiet")),
     "diff": (_diff, ("a", "b", "json")),
     "doctor": (_doctor, ("data-root", "json")),

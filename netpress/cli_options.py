@@ -63,6 +63,9 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "b": (("b",), {"metavar": "B", "help": "another of the same kind"}),
     "shell": (("shell",), {"choices": ["bash", "zsh", "fish"]}),
     "folder": (("folder",), {"help": "of a run or of a search"}),
+    "run-folder": (("run",), {"metavar": "RUN", "help": "the folder of a run, finished or not"}),
+    "port": (("--port",), {"type": int, "default": 8765, "help": "on localhost; 0: a free one (8765)"}),
+    "export-to": (("--export",), {"dest": "export_to", "metavar": "DIR", "help": "write a static site and stop"}),
     "name": (("name",), {"help": "of a recipe, method or network"}),
     "channels": (
         ("--channels",),
