@@ -233,10 +233,9 @@ def text(facts: Mapping[str, Any]) -> str:
     lines = [f"netpress {facts['netpress']}, Python {facts['python']}, {facts['system']}", ""]
     lines += [_wrapped(f"{name:<14}", words) for name, words in rows]
     missing = [row for row in facts["packages"] if not row["installed"]]
-    if missing:
-        lines += ["", "not installed"]
-        wide = max(len(row["name"]) for row in missing)
-        lines += [_wrapped(f"  {row['name']:<{wide}}  ", f"{row['for']}: {row['install']}") for row in missing]
+    for install in dict.fromkeys(row["install"] for row in missing):
+        lines += ["", f"not installed: {install}"]
+        lines += [_wrapped(f"  {row['name']:<18}", row["for"]) for row in missing if row["install"] == install]
     lines += ["", *(_wrapped("BROKEN  ", line) for line in facts["problems"])]
     if not facts["problems"]:
         lines.append("all that is needed works" if facts["torch"] else _wrapped("", _ONLY))

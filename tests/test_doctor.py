@@ -76,7 +76,8 @@ def test_without_pytorch_it_says_what_works_and_what_to_install(capsys):
     assert {row["name"] for row in facts["packages"] if row["installed"]} == {"numpy", "onnxruntime"}
     words = doctor.text(facts)
     assert "to compress, too: pip install 'netpress[compress]'" in " ".join(words.split())
-    assert "--tracker wandb: pip install 'netpress[wandb]'" in words
+    assert "not installed: pip install 'netpress[wandb]'\n  wandb             --tracker wandb" in words
+    assert words.count("not installed: pip install 'netpress[compress]'") == 1
 
 
 def test_half_an_installation_is_broken():
