@@ -359,6 +359,15 @@ def test_a_chosen_image_is_converted_and_it_is_said(page, tmp_path):
     opened.wait_for(f"{note} !== ''")
     said = opened.run(note)
     assert said == "photo.png, 60 × 40: cropped to its middle, scaled to 28 × 28, turned grey."
+    drop = "const drop = new DataTransfer(); drop.items.add(new File([await small.convertToBlob()], 'dropped.png'));"
+    event = (
+        "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: drop, bubbles: true, cancelable: true }))"
+    )
+    opened.run(
+        "(async () => { const small = new OffscreenCanvas(28, 28); small.getContext('2d').fillRect(0, 0, 9, 9);"
+        f"{drop} {event}; }})()"
+    )
+    opened.wait_for(f"{note} === 'dropped.png, 28 × 28: as it is.'")
     (tmp_path / "text.png").write_text("no image")
     choose(opened, tmp_path / "text.png")
     opened.wait_for(f"{note}.includes('no image that this browser reads')")
