@@ -245,7 +245,9 @@ class Numbers {
   choose(row, column, tap, expected) {
     const { near, counts, mean, taps } = this;
     const size = Math.abs(expected);
-    let [pair, around, likely] = [4 * (level(Math.abs(near[6]), 9) * 19 + level(Math.abs(near[7]), 9)), 0, 0];
+    let pair = 4 * (level(Math.abs(near[6]), 9) * 19 + level(Math.abs(near[7]), 9));
+    let around = 0;
+    let likely = 0;
     if (taps > 1) {
       const turn = expected >= 0 ? 1 : -1;
       const beside = Math.abs(near[2]) + Math.abs(near[3]);

@@ -153,15 +153,21 @@ class Numbers {
     probe = Math.min(Math.max(probe, low), high - 1);
     let edge = this.below(probe, expected, spread);
     const up = edge <= slot;
-    [this.start, this.end] = up ? [edge, 65536] : [0, edge];
+    this.start = up ? edge : 0;
+    this.end = up ? 65536 : edge;
     if (up) low = probe;
     else high = probe;
     for (let step = 1; high - low > 1; step *= 2) {
       probe = up ? low + step : high - step;
       if (probe <= low || probe >= high) probe = (low + high) >> 1;
       edge = this.below(probe, expected, spread);
-      if (edge <= slot) [low, this.start] = [probe, edge];
-      else [high, this.end] = [probe, edge];
+      if (edge <= slot) {
+        low = probe;
+        this.start = edge;
+      } else {
+        high = probe;
+        this.end = edge;
+      }
     }
     return low;
   }
