@@ -71,7 +71,7 @@ def main() -> None:
     small = nxp.apply(NOfM(n=1), net, example=torch.zeros(1, 1, 28, 28))
     saved = nxp.save(small, args.out / "small.press")
     again = nxp.load(args.out / "small.press", into=nxp.zoo.create("lenet5"))
-    left = sum(int(form.support.sum()) for form in again.forms.values())
+    left = sum(int((again.net.get_parameter(name) != 0).sum()) for name in again.forms)
     print(f"{small.history[-1].notes[0]}; {left:,} weights left, {saved.file_bytes:,} bytes")
 
 
