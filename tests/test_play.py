@@ -263,7 +263,7 @@ def test_a_digit_gets_the_answers_that_python_gives(page, once):
     left, right = (answers[side][0][0] for side in ("original", "compressed"))
     assert (f"Both say {left}." if left == right else f"They differ: {left} and {right}.") in text
     assert f"{(once / 'model.press').stat().st_size:,} bytes" in text
-    opened.wait_for("document.querySelector('#right-facts').innerText.match(/One image\\s+[0-9.]+ ms/)")
+    opened.wait_for("document.querySelector('#right-facts').innerText.match(/One image\\s+[0-9.]+\\sms/)")
     assert opened.console == []
     assert outside(opened, shown) == []
 

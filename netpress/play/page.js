@@ -19,8 +19,8 @@ function notice(text) {
 }
 
 const count = (number) => number.toLocaleString("en");
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const milliseconds = (ms) => `${ms < 10 ? ms.toPrecision(2) : ms.toFixed(0)} ms`;
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+const milliseconds = (ms) => `${ms < 10 ? ms.toPrecision(2) : ms.toFixed(0)}\u00a0ms`;
 
 /** The network of a step, or null, said once, where it cannot be had. */
 async function network(index) {
