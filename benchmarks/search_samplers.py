@@ -30,6 +30,7 @@ from netpress.opening import Options
 from netpress.recipe import NetworkSpec
 from netpress.search import Searching, search
 from netpress.search.goal import Goal
+from netpress.search.plan import Plan
 from netpress.search.samplers import names
 from netpress.search.samplers.volume import volume
 
@@ -49,6 +50,7 @@ PLAN: dict[str, Any] = {
     "finalists": 0,
     "train.precision": "bf16-mixed",
 }
+DEFAULT = Plan().sampler
 SAMPLERS = ("mlp", "tpe", "random", "uniform")
 COLOURS = {"mlp": "#1f77b4", "tpe": "#d62728", "random": "#7f7f7f", "uniform": "#2ca02c", "greedy": "#9467bd"}
 
@@ -140,15 +142,16 @@ def figure(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def claims(found: Sequence[Mapping[str, Any]]) -> list[common.Claim]:
-    """The default is the best of those compared, on each network, by the median area; and it beats equal amounts."""
+    """The default finds the best inside the limit on each network; in area it is near the best of the others."""
     held = []
     for network in NETWORKS:
         runs = [r for r in found if r["network"] == network]
-        areas = {s: median(area(r) for r in runs if r["sampler"] == s) for s in {r["sampler"] for r in runs}}
-        others = [value for name, value in areas.items() if name != "mlp"]
-        held.append(
-            common.at_least(f"{network}: area of mlp over the best of the others", areas["mlp"] / max(others), 1)
-        )
+        for what, count, least in (("best inside", best, 1.0), ("area", area, 0.9)):
+            by = {s: median(count(r) for r in runs if r["sampler"] == s) for s in {r["sampler"] for r in runs}}
+            others = max(value for name, value in by.items() if name != DEFAULT)
+            held.append(
+                common.at_least(f"{network}: {what}, {DEFAULT} over the best other", by[DEFAULT] / others, least)
+            )
     return held
 
 
