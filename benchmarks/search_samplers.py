@@ -96,7 +96,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"Area dominated and best validation top-1 inside the limit after {TRIALS} trials: median (seeds {SEEDS})",
         "",
-        "| network | sampler | area | best inside, % | baseline, % | CPU minutes of trials |",
+        "| network | sampler | area | best inside, % | baseline, % | minutes of trials |",
         "|---|---|---|---|---|---|",
     ]
     for network in NETWORKS:

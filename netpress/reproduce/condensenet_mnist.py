@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from netpress.reproduce.counting import FLOAT_BYTES, Answer, Counted, Counter
+from netpress.measure.metrics import FLOAT_BYTES
+from netpress.reproduce.counting import Answer, Counted, Counter
 from netpress.reproduce.papers import Claim
 
 NETWORKS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from netpress.reproduce.counting import FLOAT_BYTES, Answer, Counted, Counter
+from netpress.measure.metrics import FLOAT_BYTES
+from netpress.reproduce.counting import Answer, Counted, Counter
 from netpress.reproduce.papers import Claim
 
 NOT_REPRODUCIBLE, FITTED = "not reproducible", "fitted afterwards"

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from netpress.measure.effective import effective
+from netpress.measure.metrics import FLOAT_BYTES
 from netpress.reproduce import han
-from netpress.reproduce.counting import FLOAT_BYTES, Answer, Counted, Counter
+from netpress.reproduce.counting import Answer, Counted, Counter
 from netpress.reproduce.papers import Claim
 from netpress.zoo.convolutions import group_conv
 
