@@ -62,7 +62,7 @@ class Estimate:
 
     >>> both = Estimate({"a": Part(10, macs=100), "b": Part(6, density=0.5)}, rest=1, overhead=20)
     >>> both.params, both.nonzero, both.macs
-    (16, 13.0, 101)
+    (16, 13.0, 101.0)
     """
 
     parts: Mapping[str, Part]
