@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -134,3 +134,15 @@ def judge(budget: Budget, baseline: Mapping[str, Any], final: Mapping[str, Any])
             allowed = amount(text, units, baseline=baseline.get(measure))
             verdicts.append(Verdict(name, allowed, final[measure], final[measure] <= allowed))
     return verdicts
+
+
+def told(verdicts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Verdicts as lines, from plain data.
+
+    >>> told([{"limit": "max_size", "allowed": 20000.0, "measured": 18938, "met": True}])
+    ['budget max_size: allowed 20000, measured 18938: met']
+    """
+    return [
+        f"budget {v['limit']}: allowed {v['allowed']:g}, measured {v['measured']:g}: {'met' if v['met'] else 'MISSED'}"
+        for v in verdicts
+    ]

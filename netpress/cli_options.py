@@ -77,7 +77,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "recipe_name": (("recipe_name",), {"metavar": "RECIPE", "help": "a preset's name or a TOML file"}),
     "recipe": (
         ("--recipe",),
-        {"help": "a preset's name or a TOML file (with --max-size smallest, else deep-compression)"},
+        {"help": "a preset's name or a TOML file (with --max-size alone smallest, else a search)"},
     ),
     "train-recipe": (("--recipe",), {"help": "a preset's name or a TOML file (the network's own, else train)"}),
     "tracker": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netpress.budget import told
 from netpress.inspect import table
 from netpress.job import Run
 from netpress.report.folder import read_run
@@ -22,10 +23,7 @@ def text(done: Run) -> str:
         for row in [baseline, *numbers["steps"]]
     ]
     lines = [table(rows, ["step", "bytes", "ratio", "nonzero", "top-1 %", "validation %", "seconds"])]
-    for verdict in numbers["budget"]:
-        word = "met" if verdict["met"] else "MISSED"
-        allowed, measured = f"{verdict['allowed']:g}", f"{verdict['measured']:g}"
-        lines.append(f"budget {verdict['limit']}: allowed {allowed}, measured {measured}: {word}")
+    lines += told(numbers["budget"])
     lines += [f"budget {limit}: could not be measured: MISSED" for limit in numbers["unmeasured"]]
     if numbers["steps"]:
         points = round(100 * (final["top1"] - baseline["top1"]), 2) + 0.0  # + 0.0: never "-0.00"

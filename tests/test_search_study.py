@@ -17,7 +17,7 @@ import pytest
 from netpress.errors import RecipeError
 from netpress.search.goal import Goal
 from netpress.search.space import Dimension, Space
-from netpress.search.study import Study, open_storage
+from netpress.search.study import Study, forget, open_storage
 
 SPACE = Space(tuple(Dimension(f"m:{n}", (0.25, 0.5, 0.75, None), "m", (n,)) for n in "ab"))
 GOAL = Goal({"top1": 0.9, "macs": 100.0, "file_bytes": 1000.0}, {"macs": 50.0})
@@ -99,6 +99,15 @@ def test_a_database_holds_a_study(tmp_path):
     one = Study(open_storage(url, tmp_path), SPACE, GOAL, IDENTITY)
     finish(one, one.ask(same, foresee).stored)
     assert len(Study(open_storage(url, tmp_path), SPACE, GOAL, IDENTITY).counted()) == 1
+
+
+def test_a_study_in_a_database_is_forgotten_where_that_is_asked(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'trials.db'}", tmp_path)
+    forget(storage)  # there is none
+    one = Study(storage, SPACE, GOAL, IDENTITY)
+    finish(one, one.ask(same, foresee).stored)
+    forget(storage)
+    assert Study(storage, SPACE, GOAL, {**IDENTITY, "network": "other"}).counted() == []
 
 
 def test_optuna_reads_it_alone(tmp_path):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from netpress.errors import NetpressError
 from netpress.job import Run
 from netpress.search.goal import Goal, Row
 
@@ -98,8 +96,3 @@ def best_of(finals: Sequence[Final], goal: Goal) -> int | None:
         numbers = final.run.metrics["final"]
         scored.append((not final.met, goal.score(numbers["validation"]["top1"], numbers), place))
     return min(scored)[2] if scored else None
-
-
-def failed(row: Row, folder: Path, error: NetpressError) -> Final:
-    """A policy whose full retraining broke."""
-    return Final(row, folder.name, None, " ".join(str(error).split()))

@@ -35,7 +35,7 @@ from netpress.search.plan import Plan, full_recipe, planned
 from netpress.search.reach import check_reach, filled, goal_of
 from netpress.search.samplers import sampler
 from netpress.search.space import Policy
-from netpress.search.study import Study, open_storage
+from netpress.search.study import Study, forget, open_storage
 from netpress.search.trial import Trials, sampled
 
 
@@ -250,7 +250,7 @@ class _Search:
 
     def __init__(self, asked: Asked, out: Path, how: Searching, options: Options) -> None:
         self.asked, self.out, self.how = asked, out, how
-        self.options = replace(options, fresh=False)
+        self.options, self.fresh = replace(options, fresh=False), options.fresh
         self.plan = planned(asked.data_name, asked.budget, how.plan, precision=options.precision)
         self.sampler = sampler(self.plan.sampler)
         probe_executor(how.where)
@@ -307,7 +307,10 @@ class _Search:
         }
         with folders.held(self.lock, self.options.say):
             atomic.write(self.out / "plan.json", json.dumps(self.plan.model_dump(mode="json"), indent=1) + "\n")
-        return Study(open_storage(self.how.storage, self.out), drawn.space, goal, identity)
+        storage = open_storage(self.how.storage, self.out)
+        if self.fresh:  # a database lies outside the folder that was cleared
+            forget(storage)
+        return Study(storage, drawn.space, goal, identity)
 
     def _work(self, baseline: Run) -> Trials:
         data, plan, seed = baseline.data, self.plan, self.options.seed

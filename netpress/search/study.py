@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ class Study:
     def _mend(self) -> None:
         """Trials whose process is gone are failed without an error; `ask` gives their policies out again."""
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if _lost(trial):
-                self.optuna.tell(trial.number, state=TrialState.FAIL)
+            if _lost(trial):  # another process may see that at the same moment
+                self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def alone(self) -> bool:
         """Whether no trial runs anywhere; those whose process is gone are given out again first."""
@@ -237,6 +238,12 @@ class _Chosen(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         raise NotImplementedError(param_name)
+
+
+def forget(storage: BaseStorage) -> None:
+    """Throw the study of an earlier search away, where the storage holds one."""
+    with suppress(KeyError):
+        optuna.delete_study(study_name=NAME, storage=storage)
 
 
 def open_storage(where: str | None, folder: Path) -> BaseStorage:

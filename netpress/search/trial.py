@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Trials:
         began = time.perf_counter()
         settings = self.plan.train.model_copy(update={"epochs": self.plan.rungs[rung], "patience": 0})
         teacher = start.net if settings.taught else None
-        fitted = fit(candidate, settings, self._step(context, FITTED + rung), teacher=teacher).candidate
+        fitted = fit(candidate, settings, replace(context, step=FITTED + rung), teacher=teacher).candidate
         trained = time.perf_counter() - began
         final = self._applied(fitted, values, context, first=1 + len(shapes))
         return {**self._measured(final), "train_seconds": trained}, crew.packed(fitted)
@@ -110,19 +110,9 @@ class Trials:
             device=torch.device(self.device),
         )
 
-    def _step(self, context: Context, number: int) -> Context:
-        return Context(
-            example=context.example,
-            train=context.train,
-            validation=context.validation,
-            seed=context.seed,
-            step=number,
-            device=context.device,
-        )
-
     def _applied(self, candidate: Candidate, methods: list[Any], context: Context, *, first: int) -> Candidate:
         for number, method in enumerate(methods, start=first):
-            candidate = method.apply(candidate, self._step(context, number))
+            candidate = method.apply(candidate, replace(context, step=number))
         return candidate
 
     def _measured(self, candidate: Candidate) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from netpress.budget import Budget
+from netpress.budget import Budget, told
 from netpress.errors import RecipeError
 from netpress.opening import Options
 from netpress.recipe import NetworkSpec, mistakes, toml_value
@@ -18,6 +18,8 @@ from netpress.search.dry import dry_run
 from netpress.search.goal import Goal
 from netpress.search.job import Asked, Found, Searching, search
 from netpress.search.live import Live
+
+_NETWORK = "network.settings."
 
 
 def run_search(
@@ -60,9 +62,6 @@ def run_search(
     return 0 if found.met else 1, text
 
 
-_NETWORK = "network.settings."
-
-
 def budget_of(limits: Mapping[str, str]) -> Budget:
     """The budget that was typed.
 
@@ -100,9 +99,7 @@ def verdict(found: Found) -> str:
     if found.run is None:
         return "\n".join([*lines, "no policy could be retrained in full: MISSED"])
     chosen, baseline = facts["finals"][facts["winner"]], facts["baseline"]
-    for limit in chosen["budget"]:
-        word = "met" if limit["met"] else "MISSED"
-        lines.append(f"budget {limit['limit']}: allowed {limit['allowed']:g}, measured {limit['measured']:g}: {word}")
+    lines += told(chosen["budget"])
     points = 100 * (chosen["top1"] - baseline["test_top1"])
     lines.append(
         f"{'' if found.met else 'the nearest: '}{4 * baseline['params'] / chosen['file_bytes']:.1f}x smaller, "
